@@ -40,7 +40,7 @@ class EvaluationRow:
             the state in the ledger.
         at_source: what RiskOS had when it was last asked, as its manifest says; None if none was read.
         reason: why there are no documents, according to evidence, or why they were withheld; else None.
-        restricted: ``military`` or ``minor`` if the archive holds documents that are not to be kept; else None.
+        restricted: ``military`` or ``minor`` if the archive holds documents that must not be kept; else None.
         disposed: number of documents that the retention schedule disposed of; None if no manifest was read.
     """
 

@@ -29,7 +29,7 @@ def cancel(sources: Sequence[str], *, run: str | None, by: str | None, as_json: 
     """Cancel evaluations that are not in flight: those of a run, or individual ones for every run and producer.
 
     Evaluations that are queued, parked, on hold or not queued yet become cancelled. Evaluations in flight finish and
-    are not tried again. With --run, an evaluation that another run or producer also wants is cancelled for this run
+    are not tried again. With --run, an evaluation that another run or producer also requested is cancelled for this run
     only. If the command was interrupted, run it again.
     """
     if bool(sources) == (run is not None):

@@ -33,7 +33,7 @@ from worker.resources import Resources, open_resources
 _AT_ONCE = 8
 _TICK_SECONDS = 1.0
 _UNCHANGED = ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.UNREADABLE)
-_UNDER_WAY = "a worker or another command has it: run the same command again later"
+_UNDER_WAY = "a worker or another command is processing it: run the same command again later"
 _WAITING = {
     "dead": "it is a dead letter: `docv-archive dead-letters redrive` or `drop` it first",
     "damaged": f"its entry in Redis is damaged: `docv-archive dead-letters drop --cause {DAMAGED}` first",

@@ -161,7 +161,7 @@ class Scenario(enum.Enum):
     SECONDARY_DOCUMENTS = 0x0A01
     """A bank statement and a utility bill in a folder of their own; the name of the folder is a guess."""
     EMPTY_FILE = 0x0A02
-    """A back without content, which is no document."""
+    """A back without content, which is not a document."""
 
     @property
     def family(self) -> int:

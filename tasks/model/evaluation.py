@@ -40,7 +40,7 @@ def _describe_problem(text: str) -> str:
     if not text:
         return f"it is empty; {expected}"
     if len(text) <= 2 * _LENGTH and text != text.strip() and len(text.strip()) == _LENGTH:
-        return f"it has blanks around it; {expected}"
+        return f"it has spaces around it; {expected}"
     return expected
 
 

@@ -24,7 +24,7 @@ _RULES = {
     "reason_codes": f"reason_codes must be a list of at most {_MOST_CODES} texts of at most {_LONGEST_CODE} characters",
     "event_at": "event_at must be an RFC 3339 time with a zone, such as 2026-01-31T12:00:00Z",
 }
-_SHAPE = "expected an object that gives IDs of eval_ids an object with document_type, reason_codes and event_at only"
+_SHAPE = "expected IDs of eval_ids, each with an object of document_type, reason_codes and event_at"
 
 
 def _event_time(moment: str) -> str:

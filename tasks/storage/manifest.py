@@ -71,7 +71,7 @@ class Manifest(ArchiveRecord):
         description="The kinds of documents that were erased, and that are not archived again.",
     )
     matters: tuple[str, ...] = Field(
-        default=(), exclude_if=not_, description="The legal holds under which the evaluation is, by name."
+        default=(), exclude_if=not_, description="Names of the legal holds that cover the evaluation."
     )
     tags: dict[str, str] = Field(
         default_factory=dict, exclude_if=not_, description="The user's own tags when the manifest was made."
@@ -100,7 +100,7 @@ class Manifest(ArchiveRecord):
     event_at: str | None = Field(
         default=None,
         pattern=UTC_TIME,
-        description="When the evaluation happened, as far as an event or a producer said so.",
+        description="Time of the evaluation according to an event or a producer.",
     )
     retrieved_at: str = Field(
         pattern=UTC_TIME, description="When RiskOS answered; if it was not asked, when that was decided."

@@ -57,7 +57,7 @@ class DocumentRecord(ArchiveRecord):
     )
     superseded: bool = Field(
         default=False,
-        description="True if RiskOS no longer had it when it last said what it has; the archive still holds it.",
+        description="True if RiskOS's last answer no longer had it; the archive still holds it.",
     )
     lenient: str | None = Field(
         default=None,
@@ -201,7 +201,7 @@ class SourceRecord(ArchiveRecord):
 class NoDocumentsRecord(ArchiveRecord):
     """Why RiskOS has no documents."""
 
-    reason: NoDocumentsReason = Field(description="The reason, as far as it is known.")
+    reason: NoDocumentsReason = Field(description="The reason, if it is known.")
     evidence: tuple[str, ...] = Field(description="The facts that the reason follows from.")
 
 

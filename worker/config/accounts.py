@@ -45,7 +45,7 @@ class Accounts:
         found = self.find(name)
         if found is None:
             known = f"known are {', '.join(self.names)}"
-            what = "name the account, because no account is called default" if name is None else f"no account {name!r}"
+            what = "name an account: no account is called default" if name is None else f"no account {name!r}"
             raise SettingsError((f"{what}: {known}",))
         return found
 

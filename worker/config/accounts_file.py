@@ -136,7 +136,9 @@ class _AccountsReader:
         if not isinstance(table, dict):
             self._add_problem("there is a key outside of a table; each account is a table [name]")
         elif not _NAME.fullmatch(name):
-            self._add_problem("the name of an account has 1 to 32 small letters, digits and hyphens, no hyphen first")
+            self._add_problem(
+                "the name of an account has 1 to 32 lower-case letters, digits and hyphens, and no hyphen first"
+            )
         elif name in _RESERVED:
             self._add_problem("this name is reserved", name)
         elif name == DEFAULT and self._settings.api_key:

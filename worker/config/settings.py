@@ -243,7 +243,7 @@ class Settings(BaseSettings):
         if len(value) > _MAX_TAGS:
             raise ValueError(f"at most {_MAX_TAGS} tags of your own are allowed")
         if "restricted" in value:
-            raise ValueError("restricted is a tag of docv-archive, for images that are not to be kept")
+            raise ValueError("restricted is a tag of docv-archive, for images that must not be kept")
         return value
 
     @model_validator(mode="after")

@@ -82,7 +82,7 @@ _LIVE_LAG = Histogram(
 )
 _LOOP_LAG = Histogram(
     "docv_event_loop_lag_seconds",
-    "Seconds by which the event loop was late, measured once a second.",
+    "Seconds by which the event loop was late, measured once per second.",
     registry=REGISTRY,
     buckets=(0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0),
 )

@@ -20,7 +20,7 @@ def resolve_account(accounts: Accounts, name: str | None, status: int) -> Accoun
     """
     found = accounts.find(name)
     if found is None:
-        why = "there is no such account" if name is not None else "name an account: there is none called default"
+        why = "there is no such account" if name is not None else "name an account: no account is called default"
         raise HTTPError(status, why)
     return found
 

@@ -67,7 +67,7 @@ def test_blanks_around_an_id_are_accepted_in_a_file_and_refused_on_the_command_l
     (tmp_path / "ids.txt").write_text(f" {ONE}\t\n")
     assert read_ids([str(tmp_path / "ids.txt")]).bad == ()
     assert read_ids([ONE, f"{TWO} "]).eval_ids == (ONE,)
-    assert "it has blanks around it" in capsys.readouterr().err
+    assert "it has spaces around it" in capsys.readouterr().err
 
 
 def test_only_the_first_bad_ids_are_reported_when_there_are_many(

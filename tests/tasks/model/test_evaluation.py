@@ -91,7 +91,7 @@ def test_parse_eval_id_refuses_ten_megabytes_at_once_and_shortens_them() -> None
 
 @pytest.mark.parametrize("text", [f" {ID}", f"{ID}\n", f"\t{ID}\r\n", f"\u00a0{ID}"])
 def test_parse_eval_id_reports_blanks_around_an_id(text: str) -> None:
-    with pytest.raises(BadEvalId, match="blanks around it"):
+    with pytest.raises(BadEvalId, match="spaces around it"):
         parse_eval_id(text)
 
 

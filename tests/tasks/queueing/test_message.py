@@ -68,7 +68,7 @@ def test_a_message_may_have_evidence() -> None:
     assert read(evidence={FIRST: {"document_type": None, "reason_codes": None}}).facts == {FIRST: EvaluationFacts()}
 
 
-SHAPE = "expected an object that gives IDs of eval_ids an object with document_type, reason_codes and event_at only"
+SHAPE = "expected IDs of eval_ids, each with an object of document_type, reason_codes and event_at"
 
 
 @pytest.mark.parametrize(

@@ -36,9 +36,7 @@ def test_find_without_a_name_returns_the_default_or_the_only_account() -> None:
 def test_select_without_a_name_fails_if_there_are_several_accounts() -> None:
     known = accounts(KYB + AML)
     assert known.find(None) is None
-    with pytest.raises(
-        SettingsError, match="name the account, because no account is called default: known are kyb, aml"
-    ):
+    with pytest.raises(SettingsError, match="name an account: no account is called default: known are kyb, aml"):
         known.select(None)
     assert known.select("aml").name == "aml"
 

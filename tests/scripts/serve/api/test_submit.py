@@ -128,9 +128,9 @@ async def test_the_maximum_number_of_ids_is_accepted(client: Client, redis: Redi
         ({"eval_ids": ["a"], "settle": True}, "settle: Input should be a valid number"),
         ({"eval_ids": ["a"], "settle": None}, "settle: Input should be a valid number"),
         ({"eval_ids": ["a"], "evidence": {"a": {"reason_codes": "R844"}}}, "evidence: reason_codes must be a list"),
-        ({"eval_ids": ["a"], "evidence": None}, "evidence: expected an object that gives IDs of eval_ids"),
+        ({"eval_ids": ["a"], "evidence": None}, "evidence: expected IDs of eval_ids"),
         ({"eval_ids": ["a"], "evidence": {"b": {}, "c": {}}}, "evidence: 2 of its IDs are not in eval_ids"),
-        ({"eval_ids": ["a"], "evidence": {str(n): 7 for n in range(9)}}, "evidence: expected an object that gives IDs"),
+        ({"eval_ids": ["a"], "evidence": {str(n): 7 for n in range(9)}}, "evidence: expected IDs of eval_ids"),
     ],
 )
 async def test_an_invalid_body_is_refused_in_one_sentence(

@@ -49,7 +49,7 @@ async def deliver(client: Client, path: str, token: str | None, eval_id: str, en
         ("/webhooks/riskos/aml", TOKEN, "aml", "Sandbox"),
     ],
 )
-async def test_an_event_is_for_the_account_of_its_address(  # noqa: PLR0917  # four of them are one case
+async def test_an_event_belongs_to_the_account_in_its_address(  # noqa: PLR0917  # four of them are one case
     client: Client, redis: Redis, eval_id: str, path: str, token: str, account: str, environment: str
 ) -> None:
     answer = await deliver(client, path, token, eval_id, environment)
@@ -69,7 +69,7 @@ async def test_an_event_is_for_the_account_of_its_address(  # noqa: PLR0917  # f
         ("/webhooks/riskos/nobody", "a-wrong-token"),
     ],
 )
-async def test_the_secret_of_one_account_does_not_open_the_webhook_of_another(
+async def test_the_secret_of_an_account_is_refused_by_the_webhook_of_another(
     client: Client, redis: Redis, eval_id: str, path: str, token: str | None
 ) -> None:
     answer = await deliver(client, path, token, eval_id, "Production")
@@ -78,7 +78,7 @@ async def test_the_secret_of_one_account_does_not_open_the_webhook_of_another(
 
 
 @pytest.mark.parametrize("token", [TOKEN, KYB_TOKEN])
-async def test_that_an_account_is_none_learns_only_who_has_a_good_secret(
+async def test_an_unknown_account_is_reported_to_callers_with_a_valid_secret_only(
     client: Client, eval_id: str, token: str
 ) -> None:
     answer = await deliver(client, "/webhooks/riskos/nobody", token, eval_id)
@@ -86,7 +86,7 @@ async def test_that_an_account_is_none_learns_only_who_has_a_good_secret(
     assert 'docv_webhook_events_total{result="unknown_account"} 1.0' in await client.figures()
 
 
-async def test_an_event_of_another_environment_than_its_account_s_is_none_of_our_business(
+async def test_an_event_of_another_environment_than_its_accounts_is_ignored(
     client: Client, redis: Redis, eval_id: str
 ) -> None:
     answer = await deliver(client, "/webhooks/riskos/kyb", KYB_TOKEN, eval_id, "Sandbox")
@@ -94,22 +94,20 @@ async def test_an_event_of_another_environment_than_its_account_s_is_none_of_our
     assert not await redis.exists("docv:ledger:entries")
 
 
-async def test_ids_are_handed_in_for_an_account(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_ids_are_submitted_for_an_account(client: Client, redis: Redis, eval_id: str) -> None:
     assert (await client.hand_in({"eval_ids": [eval_id], "account": "kyb"})).status == 202
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert entry.account == "kyb"
 
 
 @pytest.mark.parametrize("account", ["nobody", "", "KYB"])
-async def test_ids_for_an_account_that_is_none_are_refused(
-    client: Client, redis: Redis, eval_id: str, account: str
-) -> None:
+async def test_ids_for_an_unknown_account_are_refused(client: Client, redis: Redis, eval_id: str, account: str) -> None:
     answer = await client.hand_in({"eval_ids": [eval_id], "account": account})
     assert (answer.status, answer.json) == (422, {"error": "there is no such account"})
     assert not await redis.exists("docv:ledger:entries")
 
 
-async def test_an_evaluation_is_looked_for_where_its_account_has_it(
+async def test_an_evaluation_is_read_from_the_environment_of_its_account(
     client: Client, tmp_path: Path, eval_id: str
 ) -> None:
     place = tmp_path / "archive" / "production" / eval_id
@@ -120,11 +118,11 @@ async def test_an_evaluation_is_looked_for_where_its_account_has_it(
     assert (await client.look_up(f"{eval_id}?account=nobody")).status == 400
 
 
-async def test_where_several_could_be_meant_one_has_to_be_named(
+async def test_an_account_must_be_named_when_there_is_no_default(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     async with opened(settings_for(redis_url, tmp_path, accounts=file_in(tmp_path))) as client:
-        said = {"error": "name an account: there is none called default"}
+        said = {"error": "name an account: no account is called default"}
         event_ = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
         handed_in = await client.hand_in({"eval_ids": [eval_id]})
         assert [(each.status, each.json) for each in (event_, handed_in)] == [(404, said), (422, said)]
