@@ -18,7 +18,7 @@ from tests.browser import open_browser
 from worker.config.settings import Settings, load_settings
 
 PICTURE = Path(__file__).parents[1] / "docs" / "page.png"
-OPERATOR, PASSWORD = "operator", "a-password-for-the-picture"
+OPERATOR, PASSWORD = "olga", "a-password-for-the-picture"
 RUN = "2026-q3"
 _IDS, _SECONDS = 3_000, 40
 _COMMAND = (sys.executable, "-P", "-m", "scripts.cli")
@@ -53,7 +53,7 @@ async def _draw(url: str) -> None:
         login = {"username": OPERATOR, "password": PASSWORD}
         context = await browser.new_context(base_url=url, http_credentials=login)  # type: ignore[arg-type]
         page = await context.new_page()
-        await page.set_viewport_size({"width": 1100, "height": 620})
+        await page.set_viewport_size({"width": 1100, "height": 660})
         await page.goto("/")
         await expect(page.get_by_text(RUN).first).to_be_visible()
         # A 429 of the simulator holds the account for a second or two.

@@ -29,8 +29,8 @@ OUTCOMES: Labels = {
 STATES: Labels = {
     "unfed": ("Not queued yet", "In the run's list, but not in the queue yet"),
     "queued": ("Queued", "Waiting for a worker"),
-    "leased": ("In flight", "A worker is processing it"),
-    "in_flight": ("In flight", "A worker is processing it"),
+    "leased": ("In flight", "A worker has taken it"),
+    "in_flight": ("In flight", "A worker has taken it"),
     "parked": ("Parked", "Waiting for its next attempt"),
     "held": ("On hold", "Waiting until its account, its run or the archive is available again"),
     "on_hold": ("On hold", "Waiting until its account, its run or the archive is available again"),
