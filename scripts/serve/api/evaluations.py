@@ -24,7 +24,7 @@ _SECONDS = 10.0
 
 
 class ArchivedEvaluation(BaseModel):
-    """One evaluation as the ledger and the archive have it."""
+    """One evaluation as the ledger and the archive have it, without its legal holds, which are not for producers."""
 
     eval_id: str = Field(description="The evaluation.")
     state: EvaluationState | None = Field(
@@ -62,7 +62,6 @@ class ArchivedEvaluation(BaseModel):
         description="Key of the manifest, below the archive's prefix; null without a manifest."
     )
     disposed: int = Field(description="Documents that the retention schedule disposed of.")
-    matters: tuple[str, ...] = Field(description="Names of the legal holds that cover the evaluation.")
 
 
 @dataclass(frozen=True, slots=True)

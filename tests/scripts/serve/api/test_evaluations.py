@@ -15,7 +15,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.storage.manifest_records import DocumentRecord
 from tests.disposals import disposed_of
-from tests.scripts.serve.conftest import INTAKE, Client
+from tests.scripts.serve.conftest import INTAKE, OPERATOR, VIEWER, Client, basic
 from worker.config.settings import Settings
 
 NAME = "canary-name.jpg"
@@ -81,7 +81,6 @@ async def test_a_manifest_is_summarized(client: Client, place: Path, eval_id: st
             "at_source": "unknown",
             "manifest": f"sandbox/{eval_id}/manifest.json",
             "disposed": 0,
-            "matters": [],
         },
     )
     assert NAME not in answer.body.decode()
@@ -92,7 +91,7 @@ async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_knows_it
     assert answer.status == 404
     nothing = dict.fromkeys(("state", "cause", "reason", "restricted", "next_attempt_at", "at_source", "manifest"))
     counts = {"documents": 0, "bytes": 0, "disposed": 0}
-    assert answer.json == {"eval_id": eval_id, "outcome": "missing", "matters": []} | counts | nothing
+    assert answer.json == {"eval_id": eval_id, "outcome": "missing"} | counts | nothing
 
 
 @pytest.mark.parametrize("status", ["present", "partly_gone", "gone", "none", "unknown"])
@@ -153,19 +152,22 @@ async def test_a_dead_letter_is_reported_as_such(client: Client, redis: Redis, e
     )
 
 
-async def test_disposed_documents_and_legal_holds_are_reported_without_names(
+async def test_disposed_documents_are_counted_and_legal_holds_are_not_for_producers(
     client: Client, place: Path, eval_id: str
 ) -> None:
     documents = manifest(eval_id)["documents"]
     gone = [disposed_of(DocumentRecord(**each)).model_dump(mode="json") for each in documents]
     put(place, json.dumps(manifest(eval_id, documents=documents[:1], disposed=gone[1:], matters=["acme-v-bolt"])))
     answer = await client.look_up(eval_id)
-    counts = [answer.json[name] for name in ("outcome", "documents", "disposed", "matters")]
-    assert counts == ["archived", 1, 2, ["acme-v-bolt"]]
+    assert [answer.json[name] for name in ("outcome", "documents", "disposed")] == ["archived", 1, 2]
+    assert "acme-v-bolt" not in answer.body.decode()
+    for shown, sees in ((basic(OPERATOR), True), (basic(VIEWER), True), (f"Bearer {INTAKE}", False)):
+        page = await client.send("GET", f"/page/evaluation?id={eval_id}", Authorization=shown)
+        assert ("acme-v-bolt" in page.body.decode()) is sees
     put(place, json.dumps(manifest(eval_id, documents=[], disposed=gone)))
     answer = await client.look_up(eval_id)
-    counts = [answer.json[name] for name in ("state", "outcome", "documents", "disposed", "matters")]
-    assert (answer.status, counts) == (200, ["ended", "disposed", 0, 3, []])
+    counts = [answer.json[name] for name in ("state", "outcome", "documents", "disposed")]
+    assert (answer.status, counts) == (200, ["ended", "disposed", 0, 3])
     assert NAME not in answer.body.decode()
 
 
