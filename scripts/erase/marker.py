@@ -68,7 +68,7 @@ async def replace_with_marker(
 
 
 def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | None) -> Manifest:
-    """Return the marker: it keeps the earlier outcome and lists no documents."""
+    """Return the marker: it keeps the earlier outcome and the disposals, and lists no documents."""
     now = utc_now()
     return Manifest(
         schema=1,
@@ -80,6 +80,8 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
         revision=before.revision + 1 if before else 1,
         previous=None,
         documents=(),
+        # Later orders must not bring back what the retention schedule disposed of.
+        disposed=before.disposed if before else (),
         bundle=None,
         response=ResponseRecord(status=before.response.status if before else 0, message=None),
         no_documents=None,

@@ -137,6 +137,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
         return manifest
     before, digest = previous.manifest, hashlib.sha256(previous.stored.data).hexdigest()
     if before.erased:
+        manifest = _keep_disposals(before, manifest)
         return manifest.model_copy(update={"previous": digest})
     manifest = _leave_out_erased(before, manifest)
     known = {each.sha256 for each in before.disposed}
@@ -176,6 +177,18 @@ def _leave_out_erased(before: Manifest, manifest: Manifest) -> Manifest:
     documents = tuple(each for each in manifest.documents if each.kind not in kinds and each.sha256 not in hashes)
     return manifest.model_copy(
         update={"documents": documents, "disposed": (*manifest.disposed, *gone.values()), "quarantined": ()}
+    )
+
+
+def _keep_disposals(marker: Manifest, manifest: Manifest) -> Manifest:
+    """Return the first manifest after an erasure, without documents of which a rule had disposed before it."""
+    known = {each.sha256 for each in marker.disposed}
+    due_on_arrival = (each for each in manifest.disposed if each.sha256 not in known)
+    return manifest.model_copy(
+        update={
+            "documents": tuple(each for each in manifest.documents if each.sha256 not in known),
+            "disposed": (*marker.disposed, *due_on_arrival),
+        }
     )
 
 

@@ -13,6 +13,8 @@ import pytest
 from obstore.store import MemoryStore, ObjectStore
 from redis.asyncio import Redis
 
+from scripts.erase.marker import replace_with_marker
+from scripts.erase.receipt import ErasureRequest, Receipt, StoredReceipt
 from scripts.simulator.damage import garbage, wrong_crc
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.bundle.zip import Limits
@@ -29,7 +31,7 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.retention.event import EventReport, record_event
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
-from tasks.storage.manifest import Manifest, read_manifest
+from tasks.storage.manifest import Manifest, read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedKindRecord
 from tasks.storage.revision import amend
 from tests.disposals import dispose_in_store, schedule_of
@@ -110,6 +112,13 @@ class Archive:
 
     async def dispose(self, *names: str) -> None:
         await dispose_in_store(self.store, EVALUATION, names)
+
+    async def erase(self) -> None:
+        """Leave only the marker of an erasure."""
+        receipt = Receipt.of_request(EVALUATION, ErasureRequest("request 4711", "operator", "a-host"), utc_now())
+        await replace_with_marker(self.bucket, EVALUATION, StoredReceipt("receipts/a.json", receipt), {})
+        keys = [str(each["path"]) for batch in self.store.list() for each in batch]
+        await obstore.delete_async(self.store, [key for key in keys if key != EVALUATION.manifest_key])
 
     async def manifest(self) -> Manifest:
         found = await read_manifest(self.bucket, EVALUATION)
@@ -223,6 +232,24 @@ async def test_a_refresh_brings_nothing_back_without_a_schedule(
     assert archived.stored() == {FILES[name] for name in FILES.keys() - set(names)}
     assert (await archived.manifest()).disposed == disposed
     assert archived.bucket.listings == 0
+
+
+@pytest.mark.parametrize("names", [("selfie.jpg",), ("front.jpg", "selfie.jpg")], ids=["one", "all"])
+async def test_an_order_after_an_erasure_brings_back_only_what_was_not_disposed_of_before(
+    archived: Archive, names: tuple[str, ...]
+) -> None:
+    await archived.archive(FILES)
+    await archived.dispose(*names)
+    disposed = (await archived.manifest()).disposed
+    await archived.erase()
+    assert archived.stored() == set()
+
+    result = await archived.archive(FILES, even_if_erased=True)
+    await archived.archive(RENAMED, refresh=True)
+
+    assert result.outcome is (Outcome.ARCHIVED if len(names) == 1 else Outcome.WITHHELD)
+    assert archived.stored() == {FILES[name] for name in FILES.keys() - set(names)}
+    assert (await archived.manifest()).disposed == disposed
 
 
 async def test_a_captured_image_that_comes_again_with_other_bytes_is_not_stored_once_its_kind_is_due(
