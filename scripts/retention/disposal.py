@@ -202,6 +202,8 @@ class Disposer:
             update={
                 "documents": tuple(each for each in manifest.documents if each.sha256 not in going),
                 "disposed": (*manifest.disposed, *records.values()),
+                # Older manifests name their bundle only as the reason of an outcome that may change now.
+                "quarantined": manifest.quarantined_bundles,
             }
         )
 

@@ -57,7 +57,7 @@ class PlanCounts:
         damaged: evaluations whose manifest or events cannot be read; all their documents are kept.
         unfinished: documents of interrupted applications, which no certificate lists yet.
         unchecked: due documents whose locks were not looked up.
-        in_quarantine: bundles in quarantine of evaluations with documents that go; no rule covers bundles.
+        in_quarantine: bundles in quarantine, which no rule covers.
         deferred: evaluations with a request for erasure that waits for the end of a duty to keep.
     """
 
@@ -125,8 +125,8 @@ class PlanCounts:
             )
         if self.in_quarantine:
             yield (
-                f"{format_count(self.in_quarantine, 'bundle')} of these evaluations in quarantine, which no rule "
-                "covers: `erase` removes them"
+                f"{format_count(self.in_quarantine, 'bundle')} in quarantine, kept because no rule covers bundles: "
+                "`quarantine list --all` names them, and `erase` removes them with their evaluation"
             )
         if self.deferred:
             yield f"{format_count(self.deferred, 'evaluation')} with a deferred request for erasure"

@@ -109,7 +109,7 @@ class Planner:
             counts.damaged += 1
             return
         due = [each for each in examined.documents if each.state is DocumentState.DUE]
-        counts.in_quarantine += examined.bundles if due else 0
+        counts.in_quarantine += examined.bundles
         if self._writer and (due or examined.open):
             self._writer.add(evaluation, due, examined.open)
 

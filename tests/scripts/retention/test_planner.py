@@ -168,11 +168,15 @@ async def test_a_plan_of_one_environment_leaves_out_the_other(archive: RetainedA
     assert (other.evaluations, other.rows()) == (0, [])
 
 
-async def test_bundles_in_quarantine_of_evaluations_with_due_documents_are_counted(tmp_path: Path) -> None:
+async def test_bundles_in_quarantine_are_counted_as_kept_even_when_nothing_else_of_them_is_left(tmp_path: Path) -> None:
     bucket = LocalBucket(tmp_path / "archive")
     await fill(bucket, eval_ids(7), size=10)
     archive = RetainedArchive(Settings(archive_url=(tmp_path / "archive").as_uri()), bucket)
     archive.schedule["rule"] = [{"name": "all", "keep_for": "3y", "clock": "archived"}]
 
-    assert (await archive.plan(DUE))[1].in_quarantine == 1
-    assert (await archive.plan("2029-11-23"))[1].in_quarantine == 0
+    before = (await archive.plan("2029-11-23"))[1]
+    await archive.dispose(DUE)
+    after = (await archive.plan(DUE))[1]
+
+    assert (before.in_quarantine, after.in_quarantine) == (1, 1)
+    assert "1 bundle in quarantine, kept" in " ".join(after.sentences())
