@@ -31,6 +31,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {name: service for name, service in SERVICES.items() if "build" in service}
 WORKERS = {name: service for name, service in OURS.items() if service["command"][0] == "worker"}
+SCHEDULED = {name: service for name, service in OURS.items() if "DOCV_RETENTION" in service.get("environment", ())}
 PINNED = re.compile(r"[\w./-]+:v?\d+\.\d+[\w.-]*(?:@sha256:[0-9a-f]{64})?")
 SETTING = re.compile(r"\bDOCV_[A-Z0-9_]+")
 KNOWN = {f"DOCV_{name.upper()}" for name in Settings.model_fields}
@@ -51,11 +52,14 @@ def expanded(value: object, given: Mapping[str, str] = MappingProxyType({})) -> 
     """Return a value of the Compose file as a container sees it, with the variables of an ``.env``."""
 
     def fill(found: re.Match[str]) -> str:
-        name, colon, default = found.groups()
+        name, colon, sign, other = found.groups()
         value = given.get(name)
-        return default if value is None or (colon and not value) else value
+        is_set = bool(value) if colon else value is not None
+        if sign == "+":
+            return other if is_set else ""
+        return value if is_set and value is not None else other
 
-    return re.sub(r"\$\{(\w+)(:?)-([^}]*)\}", fill, str(value))
+    return re.sub(r"\$\{(\w+)(:?)([-+])([^}]*)\}", fill, str(value))
 
 
 def container_environment(service: dict[str, Any], given: Mapping[str, str]) -> dict[str, str]:
@@ -165,10 +169,23 @@ def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: py
     assert settings.archive_url.startswith("s3://")
 
 
-def test_the_schedule_is_mounted_where_the_setting_names_it() -> None:
-    service = SERVICES["retention"]
-    assert [each["target"] for each in service["configs"]] == [service["environment"]["DOCV_RETENTION"]]
-    assert {each["source"] for each in service["configs"]} == COMPOSE["configs"].keys()
+@pytest.mark.parametrize(
+    ("given", "source", "setting"),
+    [
+        ({"DOCV_RETENTION": "./retention.toml"}, "./retention.toml", "/etc/docv-archive/retention.toml"),
+        ({"DOCV_RETENTION": ""}, "/dev/null", ""),
+        ({}, "/dev/null", ""),
+    ],
+)
+def test_every_service_with_the_archive_has_the_schedule_of_the_dotenv_file(
+    given: dict[str, str], source: str, setting: str
+) -> None:
+    assert OURS.keys() - SCHEDULED.keys() == {"simulator", "rehearsal"}
+    for service in SCHEDULED.values():
+        (mount,) = service["volumes"]
+        assert (expanded(mount["source"], given), mount["read_only"]) == (source, True)
+        assert mount["target"] == "/etc/docv-archive/retention.toml"
+        assert container_environment(service, given)["DOCV_RETENTION"] == setting
 
 
 def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:
@@ -180,7 +197,8 @@ def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:
 
 @pytest.mark.parametrize("name", ["live", "backfill", "serve"])
 def test_every_setting_of_the_dotenv_file_reaches_the_container(name: str) -> None:
-    for setting in DOTENV_SETTINGS:
+    # The schedule has a path of its own in the container.
+    for setting in set(DOTENV_SETTINGS) - {"DOCV_RETENTION"}:
         assert container_environment(SERVICES[name], {setting: "canary"})[setting] == "canary"
 
 
@@ -273,7 +291,8 @@ def test_celery_s_exporter_finds_the_keys_of_our_queue() -> None:
 
 @every_service
 def test_a_mounted_file_exists_and_is_read_only(service: dict[str, Any]) -> None:
-    for volume in service.get("volumes", ()):
+    # The schedule is mounted in the long form, and has a test of its own.
+    for volume in (each for each in service.get("volumes", ()) if isinstance(each, str)):
         source, _, target = volume.partition(":")
         if source.startswith("."):
             assert (ROOT / source).is_dir()

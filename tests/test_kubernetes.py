@@ -333,17 +333,29 @@ def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> 
     assert plan["jobTemplate"]["spec"]["template"]["metadata"]["labels"] == labels(name)
     mounted = {each["subPath"] for each in only["volumeMounts"] if each["mountPath"].startswith("/run/secrets/")}
     assert mounted == {"docv_redis_url"}
-    written = {each["mountPath"] for each in only["volumeMounts"] if "subPath" not in each}
+    written = {each["mountPath"] for each in only["volumeMounts"] if "readOnly" not in each}
     assert written == {*instructions("VOLUME"), "/tmp"}  # noqa: S108  # in the container
 
 
-def test_the_schedule_is_mounted_where_the_setting_names_it_and_its_job_waits_for_one() -> None:
-    plan = of_kind("CronJob", NIGHTLY)["retention"]["spec"]
-    pod = plan["jobTemplate"]["spec"]["template"]["spec"]
-    (only,) = pod["containers"]
-    assert {"name": "DOCV_RETENTION", "value": "/etc/docv-archive/retention.toml"} in only["env"]
-    assert "/etc/docv-archive/retention.toml" in {each["mountPath"] for each in only["volumeMounts"]}
-    assert plan["suspend"] is True
+def test_every_pod_mounts_the_schedule_if_there_is_one_and_its_job_waits_for_one() -> None:
+    jobs = of_kind("CronJob", NIGHTLY)
+    pods = [*PODS.values(), *(each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in jobs.values())]
+    for pod in pods:
+        mount = {"name": "schedule", "mountPath": "/etc/docv-archive", "readOnly": True}
+        assert mount in pod["containers"][0]["volumeMounts"]
+        assert {"name": "schedule", "configMap": {"name": "docv-archive-retention", "optional": True}} in pod["volumes"]
+    assert jobs["retention"]["spec"]["suspend"] is True
+
+
+def test_the_page_says_how_to_give_a_schedule_to_every_pod() -> None:
+    text = (FOLDER / "base" / "kustomization.yaml").read_text("utf-8")
+    told = re.findall(r"(?m)^# {3}(configMapGenerator:\n(?:# {3}.*\n)+)", text)
+    schedule, settings = yaml.safe_load(re.sub(r"(?m)^# {3}", "", told[0]))["configMapGenerator"]
+    assert (schedule["name"], schedule["files"]) == ("docv-archive-retention", ["retention.toml"])
+    assert (settings["name"], settings["literals"]) == (
+        PLAN["configMapGenerator"][0]["name"],
+        ["DOCV_RETENTION=/etc/docv-archive/retention.toml"],
+    )
 
 
 def test_each_job_has_the_rights_of_its_role() -> None:

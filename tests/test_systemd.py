@@ -114,6 +114,13 @@ def test_a_unit_has_the_secrets_of_compose_and_redis_and_no_other(name: str) -> 
 
 
 @every_unit
+def test_a_unit_has_the_schedule_of_the_common_settings(name: str) -> None:
+    assert lines(name, "EnvironmentFile") == ["/etc/docv-archive/settings.env"]
+    assert not any("DOCV_RETENTION" in each for each in lines(name, "Environment"))
+    assert lines(name, "InaccessiblePaths") == []
+
+
+@every_unit
 def test_a_unit_writes_to_its_state_directory_only(name: str) -> None:
     (state,) = lines(name, "StateDirectory")
     assert f"DOCV_STATE_DIR=%S/{state}" in lines(name, "Environment")
