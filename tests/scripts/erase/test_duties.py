@@ -34,6 +34,7 @@ from tasks.retention.schedule import Schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
+from tasks.storage.revision import amend
 from tests.archives import archive, documents, eval_ids, fill
 from tests.commands import Shell
 from worker.config.settings import Settings
@@ -256,3 +257,21 @@ async def test_a_document_that_a_worker_adds_while_the_erasure_begins_is_kept(
     assert [type(each) for each in await kept.resume(BEFORE)] == [expected]
     assert [type(each) for each in await kept.resume(AFTER)] == [Erased]
     assert all(each["completed_at"] for each in (await kept.receipts()).values())
+
+
+async def test_a_matter_stands_against_a_deferred_request_when_the_duty_has_ended(kept: Kept) -> None:
+    await name_matters(kept, "acme-v-bolt")
+    assert isinstance(await kept.erase(BEFORE), ErasureRefused)
+    assert isinstance(await kept.erase(BEFORE, DEFERRED), Waiting)
+
+    (refused,) = await kept.resume(AFTER)
+    assert isinstance(refused, ErasureRefused)
+    assert "it is under the legal hold acme-v-bolt" in refused.why
+    assert not await kept.is_erased()
+
+    await name_matters(kept)
+    assert [type(each) for each in await kept.resume(AFTER)] == [Erased]
+
+
+async def name_matters(kept: Kept, *matters: str) -> None:
+    await amend(kept.bucket, MINE, lambda known: known.model_copy(update={"matters": matters}))
