@@ -159,7 +159,7 @@ def _disposal_table(disposals: Sequence[DisposedRecord]) -> Table:
         table.add_column(title, overflow="fold")
     for each in disposals:
         days = each.started.isoformat(), each.due.isoformat()
-        certificate = each.receipt or "none: already due on arrival"
+        certificate = each.receipt or "none: it was never stored"
         table.add_row(*map(Text, (each.kind, each.disposed_at, each.rule, each.clock, *days, certificate)))
     return table
 

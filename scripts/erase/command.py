@@ -16,23 +16,19 @@ from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, check_line, operator_name
 from scripts.console.options import account_option, json_option, yes_option
 from scripts.erase.duties import open_duties
-from scripts.erase.erasure import (
-    BegunErasure,
-    ErasureRefused,
-    ErasureStores,
-    begin_erasure,
-    finish_erasure,
-)
+from scripts.erase.erasure import BegunErasure, ErasureRefused, ErasureStores
 from scripts.erase.outcomes import Printer
 from scripts.erase.pending import begin_pending, sweep_leftovers
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
+from scripts.erase.steps import begin_request, finish_request
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
 from scripts.ids.arguments import ParsedIds
 from scripts.ids.run_ids import read_ids_with_run, run_option
 from scripts.local.processes import find_local_redis
+from tasks.bundle.documents import Kind
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation
@@ -76,6 +72,13 @@ class _Erasure:
 @click.command()
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
 @run_option
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in Kind]),
+    multiple=True,
+    help="Erase only documents of this kind, and keep the rest of the evaluation; repeat it for several kinds.",
+)
 @click.option("--reason", help="Reason, which the receipt records. Do not enter personal data.")
 @by_option
 @yes_option
@@ -87,7 +90,7 @@ class _Erasure:
 @click.option(
     "--even-if-absent",
     is_flag=True,
-    help="Also write the marker and receipt for an ID that is not found, so that it is never archived.",
+    help="Also write a receipt if nothing is found, so that the evaluation, or the kind, is never archived.",
 )
 @click.option(
     "--when-allowed",
@@ -103,6 +106,7 @@ def erase(
     sources: Sequence[str],
     *,
     run: str | None,
+    kinds: Sequence[str],
     reason: str | None,
     by: str | None,
     account: str | None,
@@ -114,6 +118,9 @@ def erase(
 
     Removes documents, manifests, all their versions and their traces in Redis; a receipt stays in the archive. The
     evaluations are not archived again, except with --even-if-erased. If the command was interrupted, run it again.
+
+    With --kind, only documents of that kind are removed, such as selfies. The evaluation stays in the archive, and
+    documents of that kind are not archived again, even if RiskOS delivers other ones.
 
     A disconnected worker may still write for DOCV_LEASE_SECONDS and DOCV_PUT_SECONDS. The command waits that long
     once for all IDs, removes what was written since, and completes the receipts. --no-wait leaves this to
@@ -127,7 +134,7 @@ def erase(
     Exit code 1 means that an evaluation was not found or not erased, that a receipt is open, or that the other
     environment has objects of an evaluation.
     """
-    _check_usage(sources, run, reason, pending=flags["pending"])
+    _check_usage(sources, run, reason, kinds, pending=flags["pending"])
     needs_answer = not (yes or flags["dry_run"] or flags["pending"])
     if needs_answer and "-" in sources:
         raise click.UsageError("- reads IDs from standard input, which cannot confirm them: give --yes, too")
@@ -140,9 +147,10 @@ def erase(
     ids = ParsedIds() if pending else read_ids_with_run(sources, run, settings)
     if needs_answer:
         evaluations = format_count(len(ids.eval_ids), "evaluation")
+        what = f"documents of the kind {' and '.join(kinds)}" if kinds else "documents, manifests"
         click.confirm(
-            f"{evaluations} in {settings.archive_url} ({settings.environment}): documents, "
-            "manifests and all their versions are removed for good. Continue?",
+            f"{evaluations} in {settings.archive_url} ({settings.environment}): {what} and all their versions are "
+            "removed for good. Continue?",
             abort=True,
             err=True,
         )
@@ -153,15 +161,18 @@ def erase(
         bypass_governance=flags["bypass_governance"],
         even_if_absent=flags["even_if_absent"],
         when_allowed=flags["when_allowed"],
+        kinds=tuple(sorted(set(kinds))),
     )
     code = interruptible(lambda: _run(ids.eval_ids, request, settings, accounts, pending, as_json=as_json, **flags))
     return NOT_ALL if code == OK and ids.bad else code
 
 
-def _check_usage(sources: Sequence[str], run: str | None, reason: str | None, *, pending: bool) -> None:
+def _check_usage(
+    sources: Sequence[str], run: str | None, reason: str | None, kinds: Sequence[str], *, pending: bool
+) -> None:
     has_any = bool(sources) or run is not None
-    if pending and (has_any or reason is not None):
-        raise click.UsageError("--pending completes earlier erasures: give neither evaluations nor --reason")
+    if pending and (has_any or reason is not None or kinds):
+        raise click.UsageError("--pending completes earlier erasures: give neither evaluations nor --reason nor --kind")
     if not pending and not has_any:
         raise click.UsageError("no evaluations: give IDs, files with IDs, or --run")
     if not pending and reason is None:
@@ -213,10 +224,11 @@ async def _erase(erasure: _Erasure, printer: Printer) -> None:
         if not begun:
             return
         await wait_for_workers(erasure.wait_seconds)
-        mentions = await stores.redis_records.remove_mentions([each.evaluation.eval_id for each in begun])
+        whole = [each.evaluation.eval_id for each in begun if not each.request.kinds]
+        mentions = await stores.redis_records.remove_mentions(whole)
         for each in begun:
             evaluation = each.evaluation
-            finishing = finish_erasure(each, stores, mentions[evaluation.eval_id])
+            finishing = finish_request(each, stores, mentions.get(evaluation.eval_id, ()))
             printer.print(evaluation, await _translate_errors(evaluation.eval_id, finishing))
 
 
@@ -225,7 +237,7 @@ async def _begin(erasure: _Erasure, stores: ErasureStores, printer: Printer) -> 
     for eval_id in erasure.ids:
         evaluation = Evaluation(eval_id, erasure.settings.environment)
         result = await _translate_errors(
-            eval_id, begin_erasure(evaluation, erasure.request, stores, dry_run=erasure.dry_run)
+            eval_id, begin_request(evaluation, erasure.request, stores, dry_run=erasure.dry_run)
         )
         if isinstance(result, BegunErasure):
             begun.append(result)
@@ -258,7 +270,9 @@ async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
         opened = open_read_only_bucket(settings, may_be_new=True) if erasure.dry_run else open_archive_bucket(settings)
         bucket = await stack.enter_async_context(opened)
         versions = open_versions(settings)
-        lists = await find_in_lists(bucket, versions, erasure.ids, _report_damage) if erasure.ids else {}
+        # An erasure of some kinds leaves the evaluation in lists.
+        whole = () if erasure.request.kinds else erasure.ids
+        lists = await find_in_lists(bucket, versions, whole, _report_damage) if whole else {}
         records = RedisRecords(ledger, environments=erasure.environments)
         yield ErasureStores(bucket, versions, records, settings.tags, lists, open_duties(settings))
 

@@ -73,8 +73,11 @@ class RetentionDuties:
         self._schedule, self._today = schedule, today
         self._must_keep = any(rule.keep is Keep.MUST for rule in schedule.rule)
 
-    async def find(self, bucket: Bucket, evaluation: Evaluation) -> Duty | None:
+    async def find(self, bucket: Bucket, evaluation: Evaluation, kinds: Collection[str] = ()) -> Duty | None:
         """Return the duty that stands against erasing an evaluation today, or None.
+
+        Args:
+            kinds: kinds of the documents to erase; empty for all.
 
         Raises:
             IntegrityError: its manifest or an event is damaged, so that the rules cannot decide.
@@ -84,8 +87,9 @@ class RetentionDuties:
         if stored is None or not stored.manifest.documents:
             return None
         manifest = stored.manifest
+        documents = manifest.documents_of(kinds) if kinds else manifest.documents
         events = await read_events(bucket, evaluation) if self._schedule.events else {}
-        decisions = (decide_held(self._schedule, manifest, document, events) for document in manifest.documents)
+        decisions = (decide_held(self._schedule, manifest, document, events) for document in documents)
         return _make_duty(each for each in decisions if each.stands_against_erasure(self._today))
 
 
@@ -124,8 +128,8 @@ async def defer(
 
 async def find_deferred(
     bucket: Bucket, environments: Collection[str], report_damage: Callable[[str], None]
-) -> list[Evaluation]:
-    """Return the evaluations of these environments with a deferred request that is not completed.
+) -> list[tuple[Evaluation, tuple[str, ...]]]:
+    """Return the deferred requests of these environments that are not completed: evaluations, and kinds of documents.
 
     Args:
         report_damage: called with the key of each receipt that cannot be read.
@@ -133,7 +137,7 @@ async def find_deferred(
     Raises:
         StorageError: the bucket failed.
     """
-    found: dict[Evaluation, None] = {}
+    found: dict[tuple[Evaluation, tuple[str, ...]], None] = {}
     at_once = asyncio.Semaphore(_AT_ONCE)
 
     async def read(key: str) -> Receipt | None:
@@ -148,7 +152,8 @@ async def find_deferred(
     for environment in environments:
         async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
             receipts = await asyncio.gather(*(read(each.key) for each in some if each.key.endswith(".json")))
-            found |= {Evaluation(each.eval_id, environment): None for each in receipts if each and each.waits_for}
+            waiting = (each for each in receipts if each and each.waits_for)
+            found |= {(Evaluation(each.eval_id, environment), each.kinds): None for each in waiting}
     return list(found)
 
 

@@ -1,4 +1,4 @@
-"""Erase one evaluation from the archive, in an order that survives interruptions.
+"""Erase one evaluation from the archive, in an order that survives interruptions; ``kinds`` erases parts of one.
 
 1. Write the receipt, so that an interrupted erasure is found.
 2. Put the marker in place of the manifest: no worker starts this evaluation any more.
@@ -32,9 +32,12 @@ from scripts.erase.traces import RedisRecords
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 
-_SWEEPS = 3
-_BUSY = "a worker still has it; its receipt stays open, and `erase --pending` completes it"
-_STILL_WRITTEN = "something keeps writing to it; its receipt stays open, and `erase --pending` completes it"
+SWEEPS = 3
+"""Sweeps after which something must be writing all the time."""
+BUSY = "a worker still has it; its receipt stays open, and `erase --pending` completes it"
+"""Why an erasure is not complete if a worker has the evaluation."""
+STILL_WRITTEN = "something keeps writing to it; its receipt stays open, and `erase --pending` completes it"
+"""Why an erasure is not complete if every sweep found something."""
 _ABSENT = (
     "nothing of it is in the archive, in the ledger or in the list of a run: check the ID, DOCV_ARCHIVE_URL and its "
     "prefix; --even-if-absent makes sure that it is never archived"
@@ -111,14 +114,15 @@ ErasureResult = Erased | WouldErase | ErasureRefused | NotFound | Waiting
 
 @dataclass(frozen=True, slots=True)
 class BegunErasure:
-    """The marker is in place, and the first sweep is done; a worker may still write.
+    """The manifest prevents that a worker begins to write, and the first sweep is done; one may still write.
 
     Attributes:
         evaluation: the evaluation.
         request: the operator's request.
-        receipts: all open receipts of the evaluation.
+        receipts: all open receipts of the same request.
         late: removed versions that did not exist when the receipts were begun.
         elsewhere: a sentence about what remains in the other environment, or None.
+        of_kinds: open receipts for documents of some kinds, which an erasure of the whole evaluation completes, too.
     """
 
     evaluation: Evaluation
@@ -126,6 +130,7 @@ class BegunErasure:
     receipts: tuple[StoredReceipt, ...]
     late: Sequence[ObjectVersion] = ()
     elsewhere: str | None = None
+    of_kinds: tuple[StoredReceipt, ...] = ()
 
 
 async def erase_one(
@@ -159,11 +164,13 @@ async def _begin(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
 ) -> BegunErasure | WouldErase | ErasureRefused | NotFound | Waiting:
     keys = await asyncio.to_thread(list_receipt_keys, stores.versions, evaluation)
-    receipts = await find_unfinished(stores.bucket, keys)
-    here, elsewhere = await _find_presence(evaluation, stores)
+    unfinished = await find_unfinished(stores.bucket, keys)
+    of_kinds = tuple(each for each in unfinished if each.receipt.kinds)
+    receipts = [each for each in unfinished if not each.receipt.kinds]
+    here, elsewhere = await find_presence(evaluation, stores)
     is_here = here.is_found or bool(receipts) or request.even_if_absent
     if not is_here and (elsewhere.is_found or not dry_run):
-        return NotFound(_describe(elsewhere) if elsewhere.is_found else _ABSENT)
+        return NotFound(describe_elsewhere(elsewhere) if elsewhere.is_found else _ABSENT)
     if obstacle := await _find_obstacle(evaluation, request, stores, here.items, receipts, dry_run=dry_run):
         return obstacle
     if here.items:
@@ -181,8 +188,8 @@ async def _begin(
     if isinstance(removed, ErasureRefused | Waiting):
         return removed
     late = [] if is_new else select_unnamed(receipts, removed)
-    remains = _describe(elsewhere) if elsewhere.must_go else None
-    return BegunErasure(evaluation, request, tuple(receipts), late, remains)
+    remains = describe_elsewhere(elsewhere) if elsewhere.must_go else None
+    return BegunErasure(evaluation, request, tuple(receipts), late, remains, of_kinds)
 
 
 async def finish_erasure(
@@ -195,9 +202,9 @@ async def finish_erasure(
     """
     evaluation = begun.evaluation
     if not await stores.redis_records.remove(evaluation, wait=True):
-        return ErasureRefused(_BUSY)
+        return ErasureRefused(BUSY)
     late = [*begun.late]
-    for _ in range(_SWEEPS):
+    for _ in range(SWEEPS):
         if duty := await _find_duty(evaluation, stores):
             # An order with --even-if-erased has archived it again meanwhile.
             return ErasureRefused(duty.refusal())
@@ -207,13 +214,15 @@ async def finish_erasure(
             return ErasureRefused(str(held))
         if not items:
             break
-        if why := await _find_lock(items, begun.request, stores):
+        if why := await find_lock(items, begun.request, stores):
             return ErasureRefused(why)
-        await _remove(items, begun.request, stores)
+        await remove_versions(items, begun.request, stores)
         late += items
     else:
-        return ErasureRefused(_STILL_WRITTEN)
+        return ErasureRefused(STILL_WRITTEN)
     await asyncio.to_thread(stores.versions.tidy, evaluation)
+    for kept in begun.of_kinds:
+        await complete(stores.bucket, kept)
     remaining = (*stores.lists.get(evaluation.eval_id, ()), *mentions)
     done = [await complete(stores.bucket, kept, late, remaining) for kept in begun.receipts]
     return Erased(done[-1], begun.elsewhere)
@@ -235,7 +244,7 @@ async def _find_obstacle(
     """Return why an erasure cannot begin, or None; a request that may wait is recorded."""
     if duty := await _find_duty(evaluation, stores):
         return await _yield_to(duty, evaluation, request, stores, receipts, dry_run=dry_run)
-    why = await _find_lock(items, request, stores)
+    why = await find_lock(items, request, stores)
     return ErasureRefused(why) if why else None
 
 
@@ -255,7 +264,8 @@ async def _yield_to(
     return await defer(stores.bucket, evaluation, request, duty, receipts, now, dry_run=dry_run)
 
 
-async def _find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:
+async def find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:
+    """Return what the environment of an evaluation has of it, and what the other one has."""
     return await find_presences(
         evaluation,
         stores.bucket,
@@ -265,7 +275,7 @@ async def _find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple
     )
 
 
-def _describe(elsewhere: Presence) -> str:
+def describe_elsewhere(elsewhere: Presence) -> str:
     """Return a sentence about what the other environment has, and how to erase it there."""
     return (
         f"{elsewhere.sentence()}: run the same command with an --account of that environment, or with "
@@ -274,7 +284,7 @@ def _describe(elsewhere: Presence) -> str:
 
 
 async def _list_items_to_remove(evaluation: Evaluation, stores: ErasureStores) -> list[ObjectVersion]:
-    """Return every version of an evaluation's objects, except a marker that is already in stores.
+    """Return every version of an evaluation's objects, except a marker that is in place.
 
     Raises:
         UnderLegalHold: it was archived again meanwhile, and is under a legal hold.
@@ -295,11 +305,13 @@ async def _make_receipt(
     return make_receipt(evaluation, request, items, manifest, await stores.redis_records.latest_time())
 
 
-async def _find_lock(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> str | None:
+async def find_lock(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> str | None:
+    """Return why S3 does not allow a request to remove one of these versions, or None."""
     return await asyncio.to_thread(stores.versions.locks, items, bypass_governance=request.bypass_governance)
 
 
-async def _remove(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> None:
+async def remove_versions(items: Sequence[ObjectVersion], request: ErasureRequest, stores: ErasureStores) -> None:
+    """Remove versions for good."""
     await asyncio.to_thread(stores.versions.remove, items, bypass_governance=request.bypass_governance)
 
 
@@ -311,8 +323,8 @@ async def _mark_and_sweep(
         return await _yield_to(duty, evaluation, request, stores, receipts)
     await stores.redis_records.remove(evaluation, wait=False)
     items = await _list_items_to_remove(evaluation, stores)
-    if why := await _find_lock(items, request, stores):
+    if why := await find_lock(items, request, stores):
         return ErasureRefused(why)
-    await _remove(items, request, stores)
+    await remove_versions(items, request, stores)
     await asyncio.to_thread(stores.versions.tidy, evaluation)
     return items

@@ -77,11 +77,13 @@ def _as_json(result: ErasureResult | BegunErasure) -> dict[str, object]:
 
 
 def _format_amount(receipt: Receipt) -> str:
-    return ", ".join(
+    counts = ", ".join(
         format_count(count, noun)
         for count, noun in ((receipt.objects, "object"), (receipt.versions, "version"), (receipt.size, "byte"))
     )
+    return f"{counts} of the kind {' and '.join(receipt.kinds)}" if receipt.kinds else counts
 
 
-def _totals(receipt: Receipt) -> dict[str, int]:
-    return {"objects": receipt.objects, "versions": receipt.versions, "bytes": receipt.size}
+def _totals(receipt: Receipt) -> dict[str, object]:
+    kinds = {"kinds": receipt.kinds} if receipt.kinds else {}
+    return {"objects": receipt.objects, "versions": receipt.versions, "bytes": receipt.size, **kinds}

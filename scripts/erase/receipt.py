@@ -39,6 +39,7 @@ class ErasureRequest:
         bypass_governance: whether to remove versions under a GOVERNANCE retention, too.
         even_if_absent: whether to write marker and receipt even if nothing of the evaluation is found.
         when_allowed: whether the request waits while a duty to keep documents stands against it.
+        kinds: kinds of the documents to erase, sorted; empty to erase whole evaluations.
     """
 
     reason: str
@@ -47,6 +48,7 @@ class ErasureRequest:
     bypass_governance: bool = False
     even_if_absent: bool = False
     when_allowed: bool = False
+    kinds: tuple[str, ...] = ()
 
 
 class Receipt(BaseModel):
@@ -60,6 +62,9 @@ class Receipt(BaseModel):
     by: str
     host: str
     reason: str
+    kinds: tuple[str, ...] = Field(
+        default=(), description="Kinds of the documents that were erased; empty if the whole evaluation was."
+    )
     objects: int = Field(default=0, ge=0, description="Objects that were there.")
     versions: int = Field(default=0, ge=0, description="Their versions and delete markers.")
     size: int = Field(default=0, ge=0, description="Bytes of all versions.")
@@ -99,6 +104,7 @@ class Receipt(BaseModel):
             by=request.by,
             host=request.host,
             reason=request.reason,
+            kinds=request.kinds,
             requested_at=requested_at,
             archiver=archiver(),
         )
@@ -127,7 +133,7 @@ def make_receipt(
 
     Args:
         items: the versions to remove.
-        manifest: the manifest's bytes, or None.
+        manifest: the bytes of the manifest that is to be removed, or None.
         requested_at: the time, in seconds since the epoch.
     """
     counts = {

@@ -220,7 +220,7 @@ def _why(manifest: Manifest) -> str:
         return f"it was erased, see {manifest.erased.receipt}"
     if manifest.disposed:
         receipts = sorted({each.receipt for each in manifest.disposed if each.receipt})
-        return f"the retention schedule disposed of them, see {', '.join(receipts) or 'the manifest'}"
+        return f"they were disposed of, see {', '.join(receipts) or 'the manifest'}"
     return REASONS[manifest.no_documents.reason] if manifest.no_documents else MEANINGS[manifest.outcome]
 
 

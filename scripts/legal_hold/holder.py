@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from scripts.archive_access.s3_client import S3Archive
+from scripts.archive_access.tombstone import write_tombstone
 from scripts.legal_hold.s3_holds import hold_all
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
-from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import Evidence
-from tasks.storage.bucket import Bucket, WriteUnconfirmed
+from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest, read_manifest
-from tasks.storage.revision import amend, complete_tags, manifest_attributes
+from tasks.storage.revision import amend, complete_tags
 
 _TRIES = 3
 _ABSENT = (
@@ -137,32 +136,8 @@ class Holder:
                 return manifest
             if not self.even_if_absent:
                 raise HoldRefused(_ABSENT)
-            await self._write_tombstone(evaluation)
+            await write_tombstone(self.bucket, evaluation, "legal_hold", self.tags, self._add)
         raise ManifestChanged
-
-    async def _write_tombstone(self, evaluation: Evaluation) -> None:
-        """Write the first manifest of an evaluation; the next order still asks RiskOS for its documents."""
-        # Imported lazily: only --even-if-absent needs it, and it loads the metrics of workers.
-        from tasks.pipeline.manifest_builder import build_unasked_tombstone  # noqa: PLC0415  # as the comment says
-
-        job = Job(
-            evaluation.eval_id,
-            token="",
-            queue=Queue.LIVE,
-            account=evaluation.account,
-            refresh=False,
-            attempts=0,
-            lost=0,
-            trigger=Trigger("legal_hold"),
-            evidence=(Evidence.NOT_COMPLETE,),
-        )
-        tombstone = build_unasked_tombstone(evaluation, job)
-        named = tombstone.model_copy(update={"matters": (self.matter,), "tags": dict(self.tags)})
-        attributes = manifest_attributes(evaluation, named, self.tags)
-        try:
-            await self.bucket.replace(evaluation.manifest_key, named.as_json(), attributes, None)
-        except (ManifestChanged, WriteUnconfirmed):
-            return  # the caller reads what is stored
 
     async def _settle(self, evaluation: Evaluation, manifest: Manifest | None) -> tuple[Manifest | None, int]:
         """Set or end S3's legal hold as the manifest says, even if another command changes the manifest meanwhile.

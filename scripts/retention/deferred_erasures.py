@@ -1,16 +1,18 @@
 """Carry out deferred requests for erasure whose duty to keep documents has ended."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import click
 
 from scripts.console.formatting import format_count
 from scripts.erase.duties import RetentionDuties, Waiting, find_deferred
-from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase, begin_erasure, finish_erasure
+from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
+from scripts.erase.steps import begin_request, finish_request
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.local.processes import find_local_redis
@@ -29,9 +31,9 @@ class DeferredErasures:
     """What became of deferred requests.
 
     Attributes:
-        erased: evaluations that were erased, or that would be in a dry run.
-        waiting: evaluations that a duty still covers.
-        held_back: evaluations that a legal hold or a lock of S3 keeps.
+        erased: requests that were carried out, or that would be in a dry run.
+        waiting: requests that a duty still stands against.
+        held_back: requests that a legal hold or a lock of S3 stands against.
         failed: evaluations and receipts that could not be processed.
     """
 
@@ -52,8 +54,8 @@ class DeferredErasures:
     def sentences(self, *, dry_run: bool) -> Iterator[str]:
         """Yield the counts in sentences."""
         if self.erased:
-            verb = "would be erased" if dry_run else "erased"
-            yield f"{format_count(self.erased, 'evaluation')} {verb}: deferred requests"
+            verb = "would be carried out" if dry_run else "carried out"
+            yield f"{format_count(self.erased, 'deferred request')} for erasure {verb}"
         if self.waiting:
             yield f"{format_count(self.waiting, 'request')} for erasure wait for the end of a duty to keep"
 
@@ -79,20 +81,24 @@ async def erase_deferred(
         ServiceUnavailable: S3, the folder, or Redis refuses or fails.
         StorageError: the bucket failed.
     """
-    result, allowed = DeferredErasures(), list[Evaluation]()
+    result, allowed = DeferredErasures(), defaultdict[tuple[str, ...], list[Evaluation]](list)
     damage = "the receipt is damaged or of a newer format"
-    for evaluation in await find_deferred(bucket, environments, lambda key: result.fail(key, damage)):
+    for evaluation, kinds in await find_deferred(bucket, environments, lambda key: result.fail(key, damage)):
         try:
-            if await duties.find(bucket, evaluation):
+            if await duties.find(bucket, evaluation, kinds):
                 result.waiting += 1
             else:
-                allowed.append(evaluation)
+                allowed[kinds].append(evaluation)
         except IntegrityError as error:
             result.fail(evaluation.eval_id, error)
-    if allowed:
-        request = ErasureRequest("", operator.by, operator.host, when_allowed=True)
-        async with _open_stores(bucket, settings, duties, allowed) as stores:
-            await carry_out(allowed, request, stores, wait, result, dry_run=dry_run)
+    whole = set(allowed[()])
+    request = ErasureRequest("", operator.by, operator.host, when_allowed=True)
+    for kinds in sorted(allowed):
+        # An erasure of the whole evaluation completes those of its kinds, too.
+        evaluations = [each for each in allowed[kinds] if not kinds or each not in whole]
+        if evaluations:
+            async with _open_stores(bucket, settings, duties, evaluations) as stores:
+                await carry_out(evaluations, replace(request, kinds=kinds), stores, wait, result, dry_run=dry_run)
     return result
 
 
@@ -109,7 +115,7 @@ async def carry_out(
     begun = []
     for evaluation in evaluations:
         try:
-            beginning = await begin_erasure(evaluation, request, stores, dry_run=dry_run)
+            beginning = await begin_request(evaluation, request, stores, dry_run=dry_run)
         except (IntegrityError, ManifestChanged) as error:
             result.fail(evaluation.eval_id, error)
             continue
@@ -126,11 +132,12 @@ async def carry_out(
     if not begun:
         return
     await wait()
-    mentions = await stores.redis_records.remove_mentions([each.evaluation.eval_id for each in begun])
+    whole = [each.evaluation.eval_id for each in begun if not request.kinds]
+    mentions = await stores.redis_records.remove_mentions(whole)
     for each in begun:
         eval_id = each.evaluation.eval_id
         try:
-            done = await finish_erasure(each, stores, mentions[eval_id])
+            done = await finish_request(each, stores, mentions.get(eval_id, ()))
         except (IntegrityError, ManifestChanged) as error:
             result.fail(eval_id, error)
             continue

@@ -15,7 +15,7 @@ from scripts.verify.problems import Difference, Problem
 from scripts.verify.revisions import RevisionChain, read_chain
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import ListedObject
-from tasks.storage.manifest_records import DisposedRecord
+from tasks.storage.manifest_records import ERASURE, DisposedRecord
 
 _ATTEMPTS = 5
 
@@ -95,6 +95,8 @@ def _find_disposed(
     for stored, document in leftovers:
         since = max(stored.modified, datetime.fromisoformat(document.disposed_at).timestamp())
         detail = f"it was disposed of on {document.disposed_at[:10]}: run the same `docv-archive retention apply` again"
+        if document.rule == ERASURE:
+            detail = f"it was erased on {document.disposed_at[:10]}: run the same `docv-archive erase --kind` again"
         found.append((since, Difference(evaluation.eval_id, stored.key, Problem.DISPOSED_STILL_THERE, detail)))
     return ctx.drop_young(found)
 

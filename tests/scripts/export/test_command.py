@@ -107,7 +107,7 @@ async def test_disposed_documents_are_listed_and_nothing_is_missing(shell: Shell
     assert finished.code == 0
     facts = [[each[name] for name in ("outcome", "complete", "documents", "disposed")] for each in told(finished)]
     assert facts == [["archived", True, 1, 1], ["disposed", True, 0, 2]]
-    why = f"there are no documents: the retention schedule disposed of them, see {CERTIFICATE}"
+    why = f"there are no documents: they were disposed of, see {CERTIFICATE}"
     assert finished.err.splitlines()[0] == f"{IDS[1]}: {why}"
     assert len(finished.err.splitlines()) == 2
     front, selfie = listing_of(shell.folder / "out" / IDS[0])
