@@ -3,7 +3,6 @@
 import contextlib
 import gzip
 import socket
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -32,7 +31,7 @@ def url() -> Iterator[str]:
 def get(url: str, **headers: str) -> tuple[int, bytes]:
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, headers=named), timeout=20) as answer:  # noqa: S310
+        with urllib.request.urlopen(urllib.request.Request(url, headers=named), timeout=60) as answer:  # noqa: S310
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -62,14 +61,15 @@ def test_a_stalled_worker_answers_livez_with_503() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"], ids=["silent", "half a request"])
-def test_clients_that_send_nothing_more_do_not_stop_others(url: str, sent: bytes) -> None:
+def test_clients_that_send_nothing_more_do_not_stop_others(
+    url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.metrics.server._RequestHandler.timeout", 600.0)  # no silent client is dropped
     with contextlib.ExitStack() as stack:
-        clients = [stack.enter_context(socket.create_connection(address_of(url), timeout=20)) for _ in range(40)]
+        clients = [stack.enter_context(socket.create_connection(address_of(url), timeout=60)) for _ in range(40)]
         for client in clients:
             client.sendall(sent)
-        began = time.monotonic()
         assert get(f"{url}/metrics")[0] == 200
-        assert time.monotonic() - began < 4
         # The oldest connection was closed, the latest ones are open.
         assert clients[0].recv(1) == b""
         clients[-1].sendall(b"\r\n" if sent else b"GET /livez HTTP/1.1\r\n\r\n")
@@ -78,7 +78,7 @@ def test_clients_that_send_nothing_more_do_not_stop_others(url: str, sent: bytes
 
 def test_a_silent_client_is_dropped(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.metrics.server._RequestHandler.timeout", 0.1)
-    with socket.create_connection(address_of(url), timeout=20) as client:
+    with socket.create_connection(address_of(url), timeout=60) as client:
         assert client.recv(1) == b""
 
 
@@ -86,7 +86,7 @@ def test_a_silent_client_is_dropped(url: str, monkeypatch: pytest.MonkeyPatch) -
 def test_malformed_requests_are_answered_and_not_printed(
     url: str, sent: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    with socket.create_connection(address_of(url), timeout=20) as client, contextlib.suppress(OSError):
+    with socket.create_connection(address_of(url), timeout=60) as client, contextlib.suppress(OSError):
         client.sendall(sent)
         client.recv(65_536)
     assert get(f"{url}/livez") == (200, b"alive\n")
