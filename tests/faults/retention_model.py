@@ -1,0 +1,267 @@
+"""What an archive under a retention schedule holds on each day: an account of its own, written from docs/retention.md.
+
+It imports nothing of the product. An evaluation is a set of documents, each a kind and a hash, with the reports and the
+matters that it has. The world calls the model with everything that it does to the product, and compares the two.
+"""
+
+import calendar
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+
+GRACE_DAYS = 30
+_CAPTURED_ONCE = frozenset({"document_front", "document_back", "selfie", "secondary_document"})
+_MONTHS = {"y": 12, "mo": 1}
+
+Document = tuple[str, str]
+"""Kind and SHA-256 of a document."""
+Named = Mapping[str, Collection[tuple[str, str, str]]]
+"""The documents that a plan names, by evaluation: kind, hash and rule of each."""
+
+
+@dataclass(frozen=True)
+class ModelRule:
+    """A rule of the schedule.
+
+    Attributes:
+        name: its name.
+        kinds: the kinds that it matches.
+        period: how long documents are kept, such as ``5y``; None for ``forever``.
+        clock: ``archived``, ``captured`` or an event; None for ``forever``.
+        account: the only account that it matches, or None.
+        run: the only run that it matches, or None.
+        must: whether it is a duty to keep.
+        review: whether a person decides at the end.
+    """
+
+    name: str
+    kinds: tuple[str, ...]
+    period: str | None
+    clock: str | None
+    account: str | None = None
+    run: str | None = None
+    must: bool = False
+    review: bool = False
+
+    def table(self) -> dict[str, object]:
+        """Return the rule as the schedule's file has it."""
+        table = {
+            "name": self.name,
+            "kind": list(self.kinds),
+            "keep_for": self.period or "forever",
+            "clock": self.clock,
+            "account": self.account,
+            "run": self.run,
+            "keep": "must" if self.must else None,
+            "then": "review" if self.review else None,
+        }
+        return {key: value for key, value in table.items() if value is not None}
+
+
+RULES = (
+    ModelRule("disputed", ("document_front", "selfie"), None, None, run="disputed"),
+    ModelRule("short-selfies", ("selfie",), "18mo", "captured", account="us"),
+    ModelRule("identification", ("document_front", "document_back"), "5y", "relationship_ended", must=True),
+    ModelRule("selfies", ("selfie",), "3y", "last_contact"),
+    ModelRule("statements", ("secondary_document",), "2y", "archived", must=True),
+    ModelRule("attachments", ("attachment",), "400d", "archived"),
+    ModelRule("others", ("other",), "90d", "archived", account="eu", review=True),
+)
+EVENTS = ("relationship_ended", "last_contact")
+
+
+def first_free_day(start: date, period: str) -> date:
+    """Return the first day that lies wholly after a period that begins on a day."""
+    if period.endswith("d"):
+        return start + timedelta(days=int(period[:-1]) + 1)
+    unit = "mo" if period.endswith("mo") else "y"
+    months = int(period.removesuffix(unit)) * _MONTHS[unit] + start.month - 1
+    year, month = start.year + months // 12, months % 12 + 1
+    last = calendar.monthrange(year, month)[1]
+    # The 30th of February is its last day and one more: March 1.
+    ends = date(year, month, min(start.day, last)) + timedelta(days=start.day > last)
+    return ends + timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class ModelDecision:
+    """What the schedule says about a document.
+
+    Attributes:
+        rule: the rule that decides, or None.
+        ends: first day after its period; None if there is none.
+        due: first day on which it goes; None if it never does, as things are.
+    """
+
+    rule: ModelRule | None = None
+    ends: date | None = None
+    due: date | None = None
+
+
+@dataclass(frozen=True)
+class ModelDisposal:
+    """A document that was disposed of, and that a certificate has to list.
+
+    Attributes:
+        kind: its kind.
+        sha256: its hash.
+        size: its bytes.
+        rule: name of the rule.
+        due: first day on which it was due.
+        day: day on which it went.
+    """
+
+    kind: str
+    sha256: str
+    size: int
+    rule: str
+    due: date
+    day: date
+
+
+@dataclass
+class EvaluationModel:
+    """What the archive has of one evaluation.
+
+    Attributes:
+        eval_id: its ID.
+        account: its account.
+        run: the run that archives it.
+        captured: day of the evaluation; None if nobody said it.
+        held: size and first day in the archive of each document.
+        gone: hashes that never come back.
+        disposals: the documents that were disposed of since the last erasure.
+        refused: the documents that were due when they arrived, since the last erasure.
+        reports: the report of each event that counts: its day, and the day on which it was received.
+        matters: the legal holds.
+        is_known: whether it has a manifest.
+        is_archived: whether RiskOS was asked for its documents.
+        is_erased: whether it is erased.
+        is_waiting: whether a request for erasure waits.
+        history: everything that happened to it.
+    """
+
+    eval_id: str
+    account: str
+    run: str
+    captured: date | None
+    held: dict[Document, tuple[int, date]] = field(default_factory=dict)
+    gone: set[str] = field(default_factory=set)
+    disposals: list[ModelDisposal] = field(default_factory=list)
+    refused: set[Document] = field(default_factory=set)
+    reports: dict[str, tuple[date | None, date]] = field(default_factory=dict)
+    matters: set[str] = field(default_factory=set)
+    is_known: bool = False
+    is_archived: bool = False
+    is_erased: bool = False
+    is_waiting: bool = False
+    history: list[str] = field(default_factory=list)
+    _first: dict[str, date] = field(default_factory=dict)
+
+    def decide(self, kind: str, since: date) -> ModelDecision:
+        """Return what the schedule says about a document that was archived on a day."""
+        rule = next((each for each in RULES if self._matches(each, kind)), None)
+        if rule is None or rule.period is None:
+            return ModelDecision(rule)
+        received = None
+        match rule.clock:
+            case "archived":
+                started = min(since, self._first.get(kind, since))
+            case "captured":
+                started = self.captured
+            case event:
+                started, received = self.reports.get(str(event), (None, None))
+        if started is None:
+            return ModelDecision(rule)
+        due = ends = first_free_day(started, rule.period)
+        if received:
+            due = max(ends, received + timedelta(days=GRACE_DAYS + 1))
+        return ModelDecision(rule, ends, None if rule.review else due)
+
+    def _matches(self, rule: ModelRule, kind: str) -> bool:
+        return kind in rule.kinds and rule.account in {None, self.account} and rule.run in {None, self.run}
+
+    def decisions(self) -> dict[Document, ModelDecision]:
+        """Return what the schedule says about each held document."""
+        return {each: self.decide(each[0], since) for each, (_, since) in self.held.items()}
+
+    def due_on(self, today: date) -> dict[Document, ModelDecision]:
+        """Return the held documents that go on a day; documents with the same bytes go together, or not at all."""
+        if self.matters:
+            return {}
+        decided = self.decisions()
+        staying = {document[1] for document, each in decided.items() if each.due is None or each.due > today}
+        return {document: each for document, each in decided.items() if document[1] not in staying}
+
+    def next_day(self) -> date | None:
+        """Return the day on which an application is next to do something, as things are."""
+        if self.matters:
+            return None
+        decided = self.decisions()
+        last: dict[str, date] = {}
+        for (_, sha256), each in decided.items():
+            last[sha256] = max(last.get(sha256, date.min), each.due or date.max)
+        days = [day for day in last.values() if day != date.max]
+        if self.is_waiting:
+            ends = [each.ends or date.max for each in decided.values() if each.rule and each.rule.must]
+            days.append(max(ends, default=date.min))
+        return min(days, default=None)
+
+    def deliver(self, documents: Mapping[Document, int], today: date) -> None:
+        """Record that RiskOS delivered documents, given with their sizes."""
+        self.is_known, self.is_archived, self.is_erased = True, True, False
+        new = {each: size for each, size in documents.items() if each[1] not in self.gone}
+        staying = {sha256 for _, sha256 in self.held}
+        for kind, sha256 in new:
+            due = self.decide(kind, today).due
+            if self.matters or due is None or due > today:
+                staying.add(sha256)
+        for (kind, sha256), size in new.items():
+            if sha256 not in staying:
+                self.gone.add(sha256)
+                self.refused.add((kind, sha256))
+            elif (kind, sha256) not in self.held:
+                self.held[kind, sha256] = size, today
+                if kind in _CAPTURED_ONCE:
+                    self._first.setdefault(kind, today)
+
+    def report(self, event: str, day: date | None, today: date) -> None:
+        """Record a report of an event; one that says nothing new changes nothing."""
+        if self.is_known and not self.is_erased and self.reports.get(event, (None, today))[0] != day:
+            self.reports[event] = day, today
+
+    def going(
+        self, today: date, named: Collection[tuple[str, str, str]] | None = None
+    ) -> dict[Document, ModelDecision]:
+        """Return what an application disposes of on a day; that of a plan, only what the plan names."""
+        due = self.due_on(today)
+        if named is None:
+            return due
+        staying = {each[1] for each, said in due.items() if (*each, said.rule and said.rule.name) not in named}
+        return {each: said for each, said in due.items() if each[1] not in staying}
+
+    def dispose(self, going: Mapping[Document, ModelDecision], today: date) -> None:
+        """Record that documents were disposed of."""
+        for (kind, sha256), said in going.items():
+            size, _ = self.held.pop((kind, sha256))
+            assert said.rule
+            assert said.due
+            self.gone.add(sha256)
+            self.disposals.append(ModelDisposal(kind, sha256, size, said.rule.name, said.due, today))
+
+    def has_duty(self, today: date) -> bool:
+        """Return whether a duty to keep stands against an erasure."""
+        return any(
+            each.rule and each.rule.must and (each.ends is None or today < each.ends)
+            for each in self.decisions().values()
+        )
+
+    def erase(self) -> None:
+        """Record an erasure: nothing is left, not even what was disposed of and when."""
+        self.held.clear()
+        self.gone.clear()
+        self.disposals.clear()
+        self.refused.clear()
+        self.reports.clear()
+        self._first.clear()
+        self.is_known, self.is_erased, self.is_waiting = True, True, False
