@@ -120,6 +120,7 @@ class Application:
         self._plan, self._disposer, self._operator = plan, disposer, operator
         self._rate, self._wait = rate, wait
         self._result = ApplicationResult()
+        self._certified = defaultdict[str, Counter[tuple[str, str]]](Counter)
 
     async def run(self, *, dry_run: bool = False) -> ApplicationResult:
         """Apply the plan; if that was interrupted, the same call completes it.
@@ -175,8 +176,10 @@ class Application:
         keys = self._disposer.keys
         for key, records in disposals.items():
             plan = self._plan.sha256 if keys.is_own(key) else None
-            writing = certify(self._disposer.stores.bucket, key, records, plan, self._operator)
+            writing = certify(self._disposer.stores.bucket, key, records, plan, self._operator, self._certified[key])
             if done := await self._tolerate(key, writing):
+                if plan is None:  # a later part of this plan may complete the same certificate
+                    self._certified[key].update((each.kind, each.sha256) for some in records for each in some)
                 self._result.certificates[key] = CertificateSummary(key, done.rule, len(done.documents), done.bytes)
 
     async def _tolerate(self, name: str, work: Awaitable[Result]) -> Result | None:

@@ -139,7 +139,12 @@ async def read_certificate(bucket: Bucket, key: str) -> Certificate | None:
 
 
 async def certify(
-    bucket: Bucket, key: str, disposals: Sequence[Sequence[DisposedRecord]], plan: str | None, operator: Operator
+    bucket: Bucket,
+    key: str,
+    disposals: Sequence[Sequence[DisposedRecord]],
+    plan: str | None,
+    operator: Operator,
+    others: Counter[tuple[str, str]],
 ) -> Certificate:
     """Write a certificate, or add to it what it does not list yet.
 
@@ -148,6 +153,7 @@ async def certify(
         disposals: the disposals of each evaluation.
         plan: SHA-256 of the plan; None if it is not known.
         operator: completes it.
+        others: kinds and hashes of documents of other evaluations that it lists, as this process knows.
 
     Raises:
         ManifestChanged: another process changed it during every try.
@@ -157,7 +163,7 @@ async def certify(
     for _ in range(_TRIES):
         found = await bucket.read(key)
         before = _parse(found.data) if found else None
-        unlisted, evaluations = _find_unlisted(before, disposals)
+        unlisted, evaluations = _find_unlisted(before, disposals, others)
         if before and not unlisted:
             return before
         record = _extend(before, unlisted, evaluations, key, plan, operator)
@@ -168,15 +174,20 @@ async def certify(
 
 
 def _find_unlisted(
-    before: Certificate | None, disposals: Iterable[Sequence[DisposedRecord]]
+    before: Certificate | None, disposals: Iterable[Sequence[DisposedRecord]], others: Counter[tuple[str, str]]
 ) -> tuple[list[DisposedRecord], int]:
-    """Return the disposals that a certificate does not list, and how many evaluations it does not count."""
-    listed = Counter((each.kind, each.sha256) for each in before.documents) if before else Counter()
+    """Return the disposals that a certificate does not list, and how many evaluations it does not count.
+
+    Several evaluations may have had the same bytes, and a certificate does not say which of them it lists. But it was
+    written before any document was disposed of that is newer than all of its own.
+    """
+    listed = Counter((each.kind, each.sha256) for each in before.documents) - others if before else Counter()
+    until = before.disposed_until if before else ""
     unlisted, evaluations = list[DisposedRecord](), 0
     for records in disposals:
         new = []
         for each in records:
-            if listed[each.kind, each.sha256]:
+            if each.disposed_at <= until and listed[each.kind, each.sha256]:
                 listed[each.kind, each.sha256] -= 1
             else:
                 new.append(each)

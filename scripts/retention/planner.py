@@ -71,11 +71,12 @@ class Planner:
 
         Raises:
             ServiceUnavailable: a lock cannot be looked up.
+            StorageError: a certificate cannot be read.
         """
         manifest = walked.manifest
         if manifest is None:
             return ExaminedEvaluation(walked.evaluation, None)
-        unfinished = self._index.find_open(manifest) if manifest.disposed else ()
+        unfinished = await self._index.find_open(manifest) if manifest.disposed else ()
         documents = assess(self._schedule, manifest, walked.events, self._until)
         documents = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
         receipts = tuple(dict.fromkeys(each.receipt for each in unfinished if each.receipt))

@@ -418,3 +418,62 @@ async def test_a_damaged_manifest_holds_up_nothing_else(
 
     assert (result.documents, result.failed) == (4, {PLAIN})
     assert PLAIN in capsys.readouterr().err
+
+
+async def share_selfie(archive: RetainedArchive) -> str:
+    """Let another evaluation have the selfie of the first one, and nothing else; return its hash."""
+    manifest = await archive.manifest(PLAIN)
+    (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
+    shared = selfie.model_copy(update={"key": selfie.key.replace(PLAIN, REVISED), "archived_at": manifest.archived_at})
+    evaluation = Evaluation(REVISED, "sandbox")
+    await amend(archive.bucket, evaluation, lambda manifest: manifest.model_copy(update={"documents": (shared,)}))
+    return selfie.sha256
+
+
+async def certified(archive: RetainedArchive) -> list[str]:
+    return [each["sha256"] for found in (await archive.certificates()).values() for each in found["documents"]]
+
+
+async def stop() -> None:
+    raise PowerCut
+
+
+async def test_a_certificate_that_is_completed_in_parts_lists_the_same_bytes_once_for_each_evaluation(
+    archive: RetainedArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sha256 = await share_selfie(archive)
+    plan, _ = await archive.plan(DUE)
+    with pytest.raises(PowerCut):
+        await archive.apply(plan, DUE, stop)
+    monkeypatch.setattr("scripts.retention.application.PART", 1)
+
+    await archive.dispose("2029-11-25")
+
+    assert (await certified(archive)).count(sha256) == 2
+    ((_, certificate),) = (await archive.certificates()).items()
+    assert certificate["evaluations"] == len([each for each in eval_ids(4) if (await archive.manifest(each)).disposed])
+    assert (await archive.plan("2029-11-26"))[1].unfinished == 0
+
+
+@pytest.mark.parametrize("later", ["2029-11-26", "2029-12-24"])
+@pytest.mark.parametrize("has_same_bytes", [False, True])
+async def test_an_interrupted_second_application_of_a_plan_is_completed_by_the_daily_one(
+    archive: RetainedArchive, later: str, *, has_same_bytes: bool
+) -> None:
+    if has_same_bytes:
+        await share_selfie(archive)
+    plan, _ = await archive.plan(DUE)
+    held = Evaluation(PLAIN, "sandbox")
+    await amend(archive.bucket, held, hold)
+    await archive.apply(plan, DUE)
+    before = await certified(archive)
+    await amend(archive.bucket, held, lambda manifest: manifest.model_copy(update={"matters": ()}))
+    with pytest.raises(PowerCut):
+        await archive.apply(plan, later, stop)
+    (selfie,) = (await archive.manifest(PLAIN)).disposed
+    assert (await archive.plan(later))[1].unfinished == 1
+
+    await archive.dispose(later)
+
+    assert sorted(await certified(archive)) == sorted([*before, selfie.sha256])
+    assert (await archive.plan(later))[1].unfinished == 0
