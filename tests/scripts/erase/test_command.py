@@ -208,7 +208,7 @@ async def test_pending_completes_only_the_receipts_of_the_environment_of_an_acco
 
 async def test_an_erasure_of_ids_needs_an_account_if_there_are_several(two_accounts: Shell) -> None:
     finished = await two_accounts.run("erase", MINE, "--reason", "request 4711", "--yes")
-    assert (finished.code, "name the account" in finished.err) == (2, True)
+    assert (finished.code, "name an account" in finished.err) == (2, True)
 
 
 async def test_pending_sweeps_recorded_leftovers_and_prints_them(
