@@ -45,9 +45,9 @@ class Shell:
     folder: Path
     settings: dict[str, str] = field(default_factory=dict)
 
-    async def start(self, *arguments: str) -> asyncio.subprocess.Process:
+    async def start(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
         """Start docv-archive without waiting for it; a fork saves the time of the imports."""
-        return await forked.start("scripts.cli", *arguments, **self._place())
+        return await forked.start(module, *arguments, **self._place())
 
     async def start_in_new_interpreter(
         self, *arguments: str, module: str = "scripts.cli"
