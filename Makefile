@@ -63,7 +63,7 @@ bench-conditions: venv  ## measure latency, rate limits, memory and a million ev
 bench-intake: venv  ## measure how fast backfills, webhooks and live events are accepted (some minutes)
 	@$(BIN)/python -m tests.bench.intake
 
-bench-archive: venv  ## measure audit and verify, in a folder and over S3 (some minutes)
+bench-archive: venv  ## measure audit, verify and retention plan, in a folder and over S3 (some minutes)
 	@$(BIN)/python -m tests.bench.archive
 
 check: venv      ## check lint, format, types and import rules

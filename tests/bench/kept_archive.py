@@ -20,6 +20,7 @@ _LISTED = "2026-09-21T13:33:20.000Z"
 _TYPES = {"json": "application/json", "jpg": "image/jpeg"}
 _XML = "application/xml"
 _LATELY = 64
+_NO_LOCK = response(404, b"<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>", _XML)
 
 
 class KeptArchive:
@@ -40,6 +41,8 @@ class KeptArchive:
     def __call__(self, method: str, path: str, query: str) -> bytes:
         """Return the answer to a request; the first part of the path is the bucket."""
         key = unquote(path).partition("/")[2].partition("/")[2]
+        if query == "object-lock":
+            return _NO_LOCK
         if not key:
             self.counts["listings"] += 1
             return self._listing(parse_qs(query, keep_blank_values=True))
