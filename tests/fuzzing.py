@@ -134,12 +134,12 @@ def answer_to(data: bytes) -> tuple[str, ...]:
 
 def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:
     """Return the answer to a bundle, and the promise that was broken, if any."""
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         answer = answer_to(data)
     except Exception as error:  # noqa: BLE001  # any exception is a finding
         return (), Broken(data, f"{type(error).__name__}: {error}")
-    if time.perf_counter() - began > _SLOWEST_SECONDS:
+    if time.thread_time() - began > _SLOWEST_SECONDS:
         return answer, Broken(data, "it took too long")
     return answer, None
 

@@ -47,7 +47,7 @@ async def s3_that_a_worker_writes_to(port: int) -> None:
     settings = Settings(archive_url="s3://bucket", s3_endpoint=f"https://127.0.0.1:{port}")
     archive = open_archive(settings)
     assert not isinstance(archive, Path)
-    await asyncio.wait_for(obstore.get_async(archive, "key"), 5)
+    await asyncio.wait_for(obstore.get_async(archive, "key"), 60)
 
 
 async def s3_of_boto3(port: int) -> None:
@@ -153,7 +153,7 @@ async def connect_to_server(
         # The server ends each connection without an answer, which is an error for each client.
         with contextlib.suppress(Exception):
             await speak(server.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not server.ended:
                 await asyncio.sleep(0.01)
     return server

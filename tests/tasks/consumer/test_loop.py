@@ -206,7 +206,7 @@ async def test_run_loop_cancels_a_round_that_hangs_and_goes_on() -> None:
 
     with capture_logs() as log:
         task = asyncio.create_task(run_loop(Loop("some", 0.001, run_round), round_seconds=0.01))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await went_on.wait()
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

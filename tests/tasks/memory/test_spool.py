@@ -178,5 +178,5 @@ async def test_a_download_of_known_size_waits_when_the_budget_is_spent(tmp_path:
             waiting = asyncio.create_task(buffer.expect(2 << 20))
             await asyncio.sleep(0.01)
             assert not waiting.done()
-        await asyncio.wait_for(waiting, 1)
+        await asyncio.wait_for(waiting, 60)
         assert reservation.amount == 2 << 20

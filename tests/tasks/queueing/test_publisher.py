@@ -246,7 +246,7 @@ def test_publishing_fails_without_a_retry_when_redis_does_not_answer(tmp_path: P
     with socket.socket(socket.AF_UNIX) as silent:
         silent.bind(str(tmp_path / "silent.sock"))
         silent.listen()
-        silent.setblocking(False)
+        silent.settimeout(0)
         publisher = publisher_to(f"unix://{tmp_path}/silent.sock")
         with pytest.raises(OperationalError):
             publisher.publish(Queue.LIVE, ["unheard"], 1)

@@ -107,7 +107,8 @@ async def test_place_for_places_a_hold_that_ends_after_its_time(holds: Holds, re
 
     assert hold
     assert (hold.reason, hold.needs_probe) == ("429", False)
-    assert abs(await redis.pexpiretime(hold_key("default")) - int(await redis.hget(hold_key("default"), "until"))) <= 1
+    expires, until = await redis.pexpiretime(hold_key("default")), int(await redis.hget(hold_key("default"), "until"))
+    assert abs(expires - until) <= 1_000, "Redis may read its clock twice in a script"
 
 
 async def test_place_for_holds_for_at_least_a_second(holds: Holds) -> None:

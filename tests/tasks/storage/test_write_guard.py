@@ -114,10 +114,9 @@ async def test_an_upload_is_cancelled_when_it_takes_too_long() -> None:
             secret_access_key="testing",  # not a real secret
             client_options={"allow_http": True},
         )
-        began = asyncio.get_running_loop().time()
-        with guard_of(Lease(100), seconds=0.2).active(), pytest.raises(StorageError):
+        # The limit of the guard, because obstore's own timeout is another error.
+        with guard_of(Lease(100), seconds=0.2).active(), pytest.raises(StorageError, match=r"\(TimeoutError\)"):
             await S3Bucket(store).create("a", b"1", LABELS)
-        assert asyncio.get_running_loop().time() - began < 5
 
 
 async def test_a_write_to_a_folder_leaves_nothing_when_the_lease_runs_out_during_it(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def worker_qos(redis_url: str) -> Iterator[SlotReleasingQoS]:
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-places", connection=worker)
         worker_qos = worker.default_channel.qos
         worker_qos.prefetch_count = 1
-        queue.get(timeout=5)
+        queue.get(timeout=60)
         assert queue.channel.qos is worker_qos
         assert not worker_qos.can_consume()
         yield worker_qos
@@ -159,7 +159,7 @@ def test_a_message_is_taken_if_redis_is_full(redis_url: str) -> None:
         redis.config_set("maxmemory", 1)
         try:
             queue = opened.SimpleQueue("test-full")
-            queue.get(timeout=5).ack()
+            queue.get(timeout=60).ack()
             queue.close()
         finally:
             redis.config_set("maxmemory", 0)
@@ -183,7 +183,7 @@ def test_an_entry_that_is_not_a_message_is_reported_and_the_next_one_is_delivere
         signals.task_rejected.connect(record)
         try:
             queue = opened.SimpleQueue("live")
-            queue.get(timeout=5).ack()
+            queue.get(timeout=60).ack()
             queue.close()
         finally:
             signals.task_rejected.disconnect(record)
