@@ -1,5 +1,6 @@
 """Apply erasures of kinds and the retention schedule to the documents of a bundle, before any of them is stored."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -13,6 +14,8 @@ from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.manifest_records import DisposedRecord
 from worker.clients.object_lock import end_of_lock
+
+_READS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +59,17 @@ async def select_documents(
 ) -> SelectedDocuments:
     """Select the documents of a bundle that are stored: neither due, nor of an erased kind, nor disposed of before.
 
-    A held document is stored again even if it is due, because only a command disposes of it.
+    A document that the archive has is kept even if it is due, because only a command disposes of it.
 
     Args:
-        bucket: the bucket of the events.
+        bucket: the archive's bucket, of events and documents.
         documents: the documents, with the kinds of their keys.
         record: the manifest to commit, without these documents.
         now: when they are archived, in the format of ``utc_now``.
 
     Raises:
         IntegrityError: an event of the evaluation is damaged.
-        StorageError: the events cannot be read.
+        StorageError: the events, or objects of documents that are due, cannot be read.
     """
     gone = {each.sha256 for each in record.disposed}
     documents = [each for each in documents if each.sha256 not in gone]
@@ -86,6 +89,7 @@ async def select_documents(
     # A legal hold suspends the schedule. Bytes with several names and kinds are kept as long as one rule keeps them.
     kept = {each.sha256 for each in record.documents}
     kept |= {each.sha256 for each, decision in decided if record.matters or not decision.is_due(today)}
+    kept |= await _find_stored(bucket, evaluation, [each for each in documents if each.sha256 not in kept])
     locks, due = dict[str, date](), dict[str, DisposedRecord]()
     for each, decision in decided:
         key = evaluation.document_key(each.kind, each.sha256, each.extension)
@@ -109,6 +113,19 @@ def _find_erased(
         if each.kind in kinds and each.sha256 not in held
     }
     return tuple(kinds[each.kind].list_disposed(each, key, now) for key, each in keys.items())
+
+
+async def _find_stored(bucket: Bucket, evaluation: Evaluation, documents: Sequence[Document]) -> set[str]:
+    """Return the hashes of documents that an attempt has stored which ended before its manifest."""
+    at_once = asyncio.Semaphore(_READS_AT_ONCE)
+
+    async def find(document: Document) -> bool:
+        async with at_once:
+            key = evaluation.document_key(document.kind, document.sha256, document.extension)
+            return await bucket.read_beginning(key, 1) is not None
+
+    found = await asyncio.gather(*map(find, documents))
+    return {each.sha256 for each, is_stored in zip(documents, found, strict=True) if is_stored}
 
 
 def _list_as_disposed(document: Document, key: str, decision: Decision, now: str) -> DisposedRecord:

@@ -279,6 +279,21 @@ async def test_a_held_document_that_is_due_stays_held_until_a_command_disposes_o
     assert archived.stored() == set(FILES.values())
 
 
+async def test_a_due_document_that_an_attempt_without_a_manifest_stored_is_held_until_a_command_disposes_of_it(
+    archived: Archive,
+) -> None:
+    await archived.archive(FILES, event_at=CAPTURED)
+    await obstore.delete_async(archived.store, EVALUATION.manifest_key)
+    archived.retention = policy(OF_ALL)
+
+    await archived.archive({**FILES, "case_attachments/1.jpg": b"new"}, event_at=CAPTURED)
+
+    manifest = await archived.manifest()
+    assert [each.name for each in manifest.documents] == list(FILES)
+    assert [each.kind for each in manifest.disposed] == ["attachment"]
+    assert archived.stored() == set(FILES.values())
+
+
 async def test_a_document_under_a_matter_is_stored_even_if_it_is_due(archived: Archive) -> None:
     await archived.archive(FILES, event_at=CAPTURED)
     await archived.dispose("selfie.jpg")
