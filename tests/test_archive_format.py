@@ -114,7 +114,7 @@ def test_the_example_is_a_manifest_with_every_field() -> None:
     example = json.loads(block("json", "eval_id"))
     Draft202012Validator(schema()).validate(example)
     # Fields that are absent when empty are absent here.
-    absent = {"disposed", "erased", "erased_kinds", "matters", "restricted", "tags", "unconfirmed"}
+    absent = {"disposed", "erased", "erased_kinds", "matter_kinds", "matters", "restricted", "tags", "unconfirmed"}
     assert set(example) | absent == set(schema()["properties"])
     assert set(example["documents"][0]) | {"lenient", "sealed_with", "name_encoding", "name_conflict"} == set(
         schema()["$defs"]["DocumentRecord"]["properties"]

@@ -173,8 +173,6 @@ async def _begin(
         return NotFound(describe_elsewhere(elsewhere) if elsewhere.is_found else _ABSENT)
     if obstacle := await _find_obstacle(evaluation, request, stores, here.items, receipts, dry_run=dry_run):
         return obstacle
-    if here.items:
-        await check_matters(stores.bucket, evaluation)
     is_new = not receipts
     if is_new or any(each.receipt.is_waiting for each in receipts):
         receipt = await _make_receipt(evaluation, request, stores, here.items)
@@ -244,6 +242,9 @@ async def _find_obstacle(
     """Return why an erasure cannot begin, or None; a request that may wait is recorded."""
     if duty := await _find_duty(evaluation, stores):
         return await _yield_to(duty, evaluation, request, stores, receipts, dry_run=dry_run)
+    if items:
+        # A matter explains the legal hold that S3 has on each object.
+        await check_matters(stores.bucket, evaluation)
     why = await find_lock(items, request, stores)
     return ErasureRefused(why) if why else None
 

@@ -88,7 +88,7 @@ async def finish_kinds(begun: BegunErasure, stores: ErasureStores) -> Erased | E
     try:
         for _ in range(SWEEPS):
             found = await read_manifest(stores.bucket, evaluation)
-            _check(found.manifest if found else None)
+            _check(found.manifest if found else None, begun.request.kinds)
             items = await _list_items(evaluation, found.manifest if found else None, stores)
             if not items:
                 break
@@ -110,12 +110,12 @@ async def _begin(
     here, elsewhere = await find_presence(evaluation, stores)
     found = await read_manifest(stores.bucket, evaluation)
     manifest = found.manifest if found else None
-    _check(manifest)
+    _check(manifest, request.kinds)
     # Once a kind is erased, no bundle is kept: one that is there was left by a worker, and goes.
     has_erased_kinds = manifest is not None and bool(manifest.erased_kinds)
     if not has_erased_kinds and any(item.key.startswith("quarantine/") for item in here.items):
         raise KindsRefused(_QUARANTINED)
-    if here.items:
+    if here.items and manifest is None:
         await check_matters(stores.bucket, evaluation)
     draft = _note(manifest, request, None) if manifest else None
     items = [item for item in here.items if draft and draft.must_be_gone(item.key)]
@@ -156,14 +156,15 @@ async def _find_receipts(evaluation: Evaluation, request: ErasureRequest, stores
     return [each for each in unfinished if each.receipt.kinds == request.kinds]
 
 
-def _check(manifest: Manifest | None) -> None:
+def _check(manifest: Manifest | None, kinds: Collection[str]) -> None:
     """Check that documents of an evaluation may be erased by their kind.
 
     Raises:
-        UnderLegalHold: it is under a matter.
+        UnderLegalHold: such documents, or others with the same bytes, are under a matter.
         KindsRefused: it was erased, or a bundle of it is in quarantine.
     """
-    check_manifest(manifest)
+    others = [each.kind for each in manifest.documents_of(kinds)] if manifest else []
+    check_manifest(manifest, {*kinds, *others})
     if manifest and manifest.erased:
         raise KindsRefused(_ERASED.format(manifest.erased.receipt))
     if manifest and manifest.quarantined_bundles:
@@ -225,7 +226,7 @@ async def _write_note(
     decided = {each.sha256 for each in before.documents_of(request.kinds)} if before else set()
 
     def change(manifest: Manifest) -> Manifest | None:
-        _check(manifest)
+        _check(manifest, request.kinds)
         noted = _note(manifest, request, receipt)
         # The duties were found for the documents of the manifest that was read first.
         if stores.duties and {each.sha256 for each in manifest.documents_of(request.kinds)} - decided:

@@ -1,6 +1,6 @@
 """Legal holds stand against an erasure: find the matters under which an evaluation is."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tasks.errors import IntegrityError
 from tasks.model.evaluation import Evaluation
@@ -29,10 +29,17 @@ class UnderLegalHold(Exception):
         )
 
 
-def check_manifest(manifest: Manifest | None) -> None:
-    """Raise UnderLegalHold if a manifest names a matter."""
-    if manifest and manifest.matters:
-        raise UnderLegalHold(manifest.matters)
+def check_manifest(manifest: Manifest | None, kinds: Collection[str] = ()) -> None:
+    """Check that documents are under no matter.
+
+    Args:
+        kinds: their kinds; empty for all.
+
+    Raises:
+        UnderLegalHold: they are under one.
+    """
+    if manifest and (matters := manifest.find_matters(kinds) if kinds else manifest.matters):
+        raise UnderLegalHold(matters)
 
 
 async def check_matters(bucket: Bucket, evaluation: Evaluation) -> None:

@@ -65,15 +65,14 @@ class RedisRecords:
     async def is_idle(self, evaluation: Evaluation) -> bool:
         """Return whether no worker has an evaluation, after waiting a while for one that has it."""
         until = time.monotonic() + self._patience
-        while self._ledger and await self._is_leased(self._ledger, evaluation):
+        while self._ledger:
+            entry = await find_entry(self._ledger.redis, evaluation.eval_id)
+            if entry is None or not entry.has_worker:
+                break
             if time.monotonic() >= until:
                 return False
             await asyncio.sleep(_POLL_SECONDS)
         return True
-
-    async def _is_leased(self, ledger: Ledger, evaluation: Evaluation) -> bool:
-        entry = await find_entry(ledger.redis, evaluation.eval_id)
-        return entry is not None and entry.state == "leased"
 
     async def remove_mentions(self, eval_ids: Collection[str]) -> Mapping[str, tuple[str, ...]]:
         """Remove IDs from messages and stored answers; return the places where each ID may remain."""

@@ -21,6 +21,7 @@ from scripts.legal_hold.holder import Holder, HoldResult
 from scripts.legal_hold.opening import find_open_matter, open_hold_stores
 from scripts.legal_hold.results import AT_ONCE, ResultPrinter, iterate
 from scripts.verify.ordered_gather import ordered_gather
+from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.model.matter_name import parse_matter
 from tasks.storage.bucket import Bucket
@@ -39,18 +40,27 @@ class AddOptions:
         by: operator that adds it.
         account: account of the evaluations.
         even_if_absent: whether to add evaluations that are not archived.
+        kinds: kinds of the documents to hold; empty for all.
     """
 
     matter: str
     by: str
     account: AccountSettings
     even_if_absent: bool
+    kinds: tuple[str, ...]
 
 
 @click.command("add")
 @click.argument("matter")
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
 @run_option
+@click.option(
+    "--kind",
+    "kinds",
+    type=click.Choice([kind.value for kind in Kind]),
+    multiple=True,
+    help="Hold only documents of this kind; repeat it for several kinds.",
+)
 @click.option(
     "--even-if-absent",
     is_flag=True,
@@ -64,6 +74,7 @@ def add(
     sources: Sequence[str],
     *,
     run: str | None,
+    kinds: Sequence[str],
     even_if_absent: bool,
     by: str | None,
     account: str | None,
@@ -74,10 +85,14 @@ def add(
     FILE is a list as for `backfill`; - is standard input. In a bucket with Object Lock, every version of every object
     is also under S3's legal hold. Workers hold what they archive later. If the command was interrupted, run it again.
 
+    With --kind, documents of other kinds are not held, so `erase --kind` and the retention schedule go on with them.
+    Later additions to the same matter extend it.
+
     Exit code 1 means that an evaluation is not under the matter: it is not archived, or it was erased.
     """
     known = load_accounts(load_settings()).select(account)
-    options = AddOptions(parse_matter(matter), operator_name(by), known, even_if_absent)
+    wanted = tuple(sorted(set(kinds)))
+    options = AddOptions(parse_matter(matter), operator_name(by), known, even_if_absent, wanted)
     with leave_no_folders(known.settings), read_selected_ids(sources, run, known.settings) as listed:
         printer = ResultPrinter("held", as_json=as_json)
         code = interruptible(lambda: asyncio.run(_add_all(options, listed.ids, printer)))
@@ -88,7 +103,7 @@ async def _add_all(options: AddOptions, ids: UniqueIds, printer: ResultPrinter) 
     settings = options.account.settings
     async with open_hold_stores(settings) as stores:
         await find_open_matter(stores.bucket, options.matter)
-        holder = Holder(stores.bucket, stores.s3, options.matter, options.even_if_absent, settings.tags)
+        holder = Holder(stores.bucket, stores.s3, options.matter, options.even_if_absent, settings.tags, options.kinds)
         with ProgressLine("legal-hold add", len(ids)) as progress:
             for chunk in ids.chunks(ADDED_AT_ONCE):
                 async with aclosing(_add_some(options, chunk, stores.bucket, holder)) as results:
@@ -110,7 +125,7 @@ async def _add_some(
     evaluations = [Evaluation(each, environment, options.account.name) for each in eval_ids]
     found = [each async for each in ordered_gather(AT_ONCE, holder.look_up, iterate(evaluations))]
     if new := [each.evaluation.eval_id for each in found if each.is_new]:
-        await record_addition(bucket, options.matter, environment, new, options.by)
+        await record_addition(bucket, options.matter, environment, new, options.by, options.kinds)
         # A release that began before this record was written may not have found it.
         await find_open_matter(bucket, options.matter)
 

@@ -8,10 +8,13 @@ the same command ends it.
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import PurePosixPath
 
 from scripts.archive_access.s3_client import S3Archive
 from scripts.archive_access.tombstone import write_tombstone
 from scripts.legal_hold.s3_holds import hold_all
+from tasks.bundle.documents import Kind
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
@@ -60,6 +63,7 @@ class Holder:
         matter: name of the matter.
         even_if_absent: whether to write a manifest for evaluations that are not archived.
         tags: the user's own tags.
+        kinds: kinds of the documents to hold; empty for all.
     """
 
     bucket: Bucket
@@ -67,6 +71,7 @@ class Holder:
     matter: str
     even_if_absent: bool = False
     tags: Mapping[str, str] = field(default_factory=dict)
+    kinds: tuple[str, ...] = ()
 
     async def look_up(self, evaluation: Evaluation) -> HoldResult:
         """Return whether an evaluation can be put under the matter, without changing anything.
@@ -92,7 +97,7 @@ class Holder:
         """
         try:
             manifest = await self._name(evaluation)
-            _, versions = await self._settle(evaluation, manifest)
+            _, versions = await self._settle(evaluation, manifest, otherwise=None)
         except (HoldRefused, IntegrityError, ManifestChanged) as error:
             return HoldResult(evaluation, str(error))
         return HoldResult(evaluation, None, manifest.matters, len(manifest.documents), versions)
@@ -105,9 +110,8 @@ class Holder:
             StorageError: the archive fails.
         """
         try:
-            manifest, versions = await self._settle(
-                evaluation, await amend(self.bucket, evaluation, self._remove, self.tags)
-            )
+            released = await amend(self.bucket, evaluation, self._remove, self.tags)
+            manifest, versions = await self._settle(evaluation, released, otherwise="OFF")
         except (IntegrityError, ManifestChanged) as error:
             return HoldResult(evaluation, str(error))
         documents = len(manifest.documents) if manifest else 0
@@ -116,15 +120,24 @@ class Holder:
     def _add(self, manifest: Manifest) -> Manifest | None:
         if manifest.erased:
             raise HoldRefused(f"it was erased, see {manifest.erased.receipt}: nothing of it is left to hold")
-        if self.matter in manifest.matters:
+        matters, others = manifest.matters, _without(manifest.matter_kinds, self.matter)
+        if self.matter not in matters:
+            limits = {self.matter: self.kinds} if self.kinds else {}
+            return manifest.model_copy(
+                update={"matters": (*matters, self.matter), "matter_kinds": {**others, **limits}}
+            )
+        known = manifest.matter_kinds.get(self.matter)
+        if known is None or (self.kinds and set(self.kinds) <= set(known)):
             return None
-        return manifest.model_copy(update={"matters": (*manifest.matters, self.matter)})
+        limits = {self.matter: tuple(sorted({*known, *self.kinds}))} if self.kinds else {}
+        return manifest.model_copy(update={"matter_kinds": {**others, **limits}})
 
     def _remove(self, manifest: Manifest) -> Manifest | None:
         if self.matter not in manifest.matters:
             return None
         others = tuple(each for each in manifest.matters if each != self.matter)
-        return manifest.model_copy(update={"matters": others})
+        limits = _without(manifest.matter_kinds, self.matter)
+        return manifest.model_copy(update={"matters": others, "matter_kinds": limits})
 
     async def _name(self, evaluation: Evaluation) -> Manifest:
         """Name the matter in the manifest; return the manifest."""
@@ -139,8 +152,13 @@ class Holder:
             await write_tombstone(self.bucket, evaluation, "legal_hold", self.tags, self._add)
         raise ManifestChanged
 
-    async def _settle(self, evaluation: Evaluation, manifest: Manifest | None) -> tuple[Manifest | None, int]:
+    async def _settle(
+        self, evaluation: Evaluation, manifest: Manifest | None, *, otherwise: str | None
+    ) -> tuple[Manifest | None, int]:
         """Set or end S3's legal hold as the manifest says, even if another command changes the manifest meanwhile.
+
+        Args:
+            otherwise: the status of objects that no matter covers; None to leave them as they are.
 
         Returns:
             The manifest after that, and the number of versions.
@@ -148,15 +166,31 @@ class Holder:
         if self.s3 is None:
             return manifest, 0
         for _ in range(_TRIES):
-            status = _status(manifest)
+            before = manifest
+            if not (manifest and manifest.matters):
+                otherwise = "OFF"  # a release on another machine
             # After a release, the new revision has to be held, too, if there is another matter.
-            versions = await asyncio.to_thread(hold_all, self.s3, evaluation, status)
+            versions = await asyncio.to_thread(
+                hold_all, self.s3, evaluation, partial(_find_status, evaluation, manifest, otherwise)
+            )
             found = await read_manifest(self.bucket, evaluation)
             manifest = found.manifest if found else None
-            if _status(manifest) == status:
+            if _holds_of(manifest) == _holds_of(before):
                 return manifest, versions
         raise ManifestChanged
 
 
-def _status(manifest: Manifest | None) -> str:
-    return "ON" if manifest and manifest.matters else "OFF"
+def _find_status(evaluation: Evaluation, manifest: Manifest | None, otherwise: str | None, key: str) -> str | None:
+    """Return the status of S3's legal hold on an object: everything but documents of other kinds is held."""
+    folder = PurePosixPath(key).parent
+    is_document = folder.parent.name == evaluation.eval_id and folder.name in set(Kind)
+    is_held = manifest is not None and manifest.is_held(folder.name if is_document else None)
+    return "ON" if is_held else otherwise
+
+
+def _holds_of(manifest: Manifest | None) -> tuple[object, ...]:
+    return (frozenset(manifest.matters), manifest.matter_kinds) if manifest else (frozenset(), {})
+
+
+def _without(limits: Mapping[str, tuple[str, ...]], matter: str) -> dict[str, tuple[str, ...]]:
+    return {name: kinds for name, kinds in limits.items() if name != matter}

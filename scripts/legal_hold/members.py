@@ -21,12 +21,14 @@ class AdditionSummary:
         added_at: when.
         added_by: by whom.
         evaluations: how many.
+        kinds: kinds of the documents that are held; empty if all are.
     """
 
     environment: str
     added_at: str
     added_by: str
     evaluations: int
+    kinds: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ async def open_members(bucket: Bucket, matter: str, settings: Settings) -> Async
             sieve = stack.enter_context(Deduplicator(folder))
             before = len(members.additions)
             async for each in read_additions(bucket, matter, environment):
-                summary = AdditionSummary(environment, each.added_at, each.added_by, len(each.eval_ids))
+                summary = AdditionSummary(environment, each.added_at, each.added_by, len(each.eval_ids), each.kinds)
                 members.additions.append(summary)
                 for eval_id in each.eval_ids:
                     sieve.add(eval_id)

@@ -73,7 +73,8 @@ def _print(record: MatterRecord, members: Members) -> None:
         if value:
             click.echo(f"{name:<14}  {value}")
     for each in members.additions:
+        kinds = f", only {' and '.join(each.kinds)}" if each.kinds else ""
         click.echo(
             f"added           {each.added_at} by {each.added_by}: "
-            f"{format_count(each.evaluations, 'evaluation')} in {each.environment}"
+            f"{format_count(each.evaluations, 'evaluation')} in {each.environment}{kinds}"
         )

@@ -88,7 +88,7 @@ def _assess(
     until: date,
 ) -> AssessedDocument:
     decision = decide_held(schedule, manifest, document, events)
-    state = _state_of(decision, until, is_held=bool(manifest.matters))
+    state = _state_of(decision, until, is_held=manifest.is_held(document.kind))
     return AssessedDocument(document, decision, state, decision.due if state is DocumentState.DUE else None)
 
 

@@ -129,10 +129,17 @@ class Disposer:
                 self.stores.tags,
             )
         ours = _hashes(self._find_disposals(manifest, planned, part)) if manifest else frozenset[str]()
-        if manifest and manifest.matters:  # they may have come between the two reads
-            held_back[DocumentState.HOLD] += sum(each.document.sha256 not in ours for each in due)
-        else:
-            await self._remove([item for item in items if item not in locks and _hash_in(item.key) in ours])
+        if manifest:  # matters may have come between the two reads
+            held_back[DocumentState.HOLD] += sum(
+                each.document.sha256 not in ours and manifest.is_held(each.document.kind) for each in due
+            )
+            await self._remove(
+                [
+                    item
+                    for item in items
+                    if item not in locks and _hash_in(item.key) in ours and not manifest.is_held(_kind_in(item.key))
+                ]
+            )
         return Disposal([each for each in due if each.document.sha256 in ours], held_back, bool(ours))
 
     async def sweep(self, planned: PlannedEvaluation, part: int) -> SweptEvaluation:
@@ -263,11 +270,10 @@ class Disposer:
 
     async def _find_locks(self, items: Sequence[ObjectVersion], manifest: Manifest) -> dict[ObjectVersion, VersionLock]:
         """Return the locks that hold versions back; under a matter nothing is removed, not even what was left over."""
-        if manifest.matters:
-            return dict.fromkeys(items, VersionLock("HOLD"))
+        held = {item: VersionLock("HOLD") for item in items if manifest.is_held(_kind_in(item.key))}
         now, lock_of = self.clock(), self.stores.versions.lock_of
-        found = await asyncio.to_thread(lambda: {item: lock_of(item) for item in items})
-        return {item: lock for item, lock in found.items() if lock and lock.holds(now)}
+        found = await asyncio.to_thread(lambda: {item: lock_of(item) for item in items if item not in held})
+        return {**held, **{item: lock for item, lock in found.items() if lock and lock.holds(now)}}
 
     async def _remove(self, items: Sequence[ObjectVersion]) -> None:
         if items:
@@ -276,6 +282,11 @@ class Disposer:
 
 def _hashes(records: Iterable[DocumentRecord | DisposedRecord]) -> frozenset[str]:
     return frozenset(each.sha256 for each in records)
+
+
+def _kind_in(key: str) -> str:
+    """Return the kind in the key of a document."""
+    return key.split("/")[2]
 
 
 def _hash_in(key: str) -> str:

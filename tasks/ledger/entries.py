@@ -26,6 +26,7 @@ class LedgerEntry:
         queue: its queue.
         read_at: when this was read.
         due_at: when it is due; None unless it is parked.
+        leased_until: when the lease ends, or ended; None unless it is leased.
     """
 
     state: str
@@ -34,6 +35,12 @@ class LedgerEntry:
     queue: Queue
     read_at: float
     due_at: float | None = None
+    leased_until: float | None = None
+
+    @property
+    def has_worker(self) -> bool:
+        """Whether the lease of a worker has not ended."""
+        return self.leased_until is not None and self.leased_until > self.read_at
 
 
 async def find_entry(redis: "Redis", eval_id: str) -> LedgerEntry | None:
@@ -69,6 +76,7 @@ async def _read_entry(redis: "Redis", eval_id: str, account: str) -> LedgerEntry
         queue=read_member(Queue, facts["queue"]),
         read_at=read_at,
         due_at=parked / 1000 if state == "parked" else None,
+        leased_until=leased / 1000 if state == "leased" else None,
     )
 
 

@@ -192,8 +192,8 @@ def select_target(
 ) -> UploadTarget | None:
     """Return the target of documents, or None if they are withheld."""
     target = ctx.restricted_target if restriction else ctx.target
-    is_held = previous is not None and bool(previous.manifest.matters)
-    return target and replace(target, restriction=restriction, is_held=is_held)
+    target = target and replace(target, restriction=restriction)
+    return replace(target, is_held=previous.manifest.is_held) if target and previous else target
 
 
 async def _explain(

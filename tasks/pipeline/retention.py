@@ -88,7 +88,7 @@ async def select_documents(
     today = policy.today()
     # A legal hold suspends the schedule. Bytes with several names and kinds are kept as long as one rule keeps them.
     kept = {each.sha256 for each in record.documents}
-    kept |= {each.sha256 for each, decision in decided if record.matters or not decision.is_due(today)}
+    kept |= {each.sha256 for each, decision in decided if record.is_held(each.kind) or not decision.is_due(today)}
     kept |= await _find_stored(bucket, evaluation, [each for each in documents if each.sha256 not in kept])
     locks, due = dict[str, date](), dict[str, DisposedRecord]()
     for each, decision in decided:

@@ -6,7 +6,7 @@ S3 also answers so if two writers conflict and neither has written. The object i
 """
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Protocol, cast
@@ -53,7 +53,7 @@ class UploadTarget:
         tags: the user's own tags.
         sealed_with: ID of the key that the bucket seals with, or None if it does not seal.
         restriction: why its objects must not be kept, or None if they may be.
-        is_held: whether its objects are under a legal hold.
+        is_held: returns whether documents of a kind are under a legal hold; None for a bundle.
         uploads: budget of bytes that are uploaded at the same time.
         put_seconds: time limit of one upload.
     """
@@ -62,7 +62,7 @@ class UploadTarget:
     tags: dict[str, str] = field(default_factory=dict)
     sealed_with: str | None = None
     restriction: Restriction | None = None
-    is_held: bool = False
+    is_held: Callable[[str | None], bool] = lambda _: False
     uploads: ByteBudget = field(default_factory=lambda: ByteBudget(_UPLOADS))
     put_seconds: float = 60.0
 
@@ -125,7 +125,7 @@ async def quarantine_bundle(
     """
     key = evaluation.quarantine_key(bundle.sha256)
     metadata = {"eval-id": evaluation.eval_id, "sha256": bundle.sha256}
-    labels = ObjectAttributes("application/zip", metadata, _restricted_tag(target), is_held=target.is_held)
+    labels = ObjectAttributes("application/zip", metadata, _restricted_tag(target), is_held=target.is_held(None))
     await _upload(target, key, bundle.data, bundle.sha256, labels, may_be_plain=key in plain)
     return key
 
@@ -180,5 +180,5 @@ def _make_attributes(
             "document-kind": document.kind.value,
             "source": document.source.value,
         },
-        is_held=target.is_held,
+        is_held=target.is_held(document.kind),
     )

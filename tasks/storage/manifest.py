@@ -73,6 +73,11 @@ class Manifest(ArchiveRecord):
     matters: tuple[str, ...] = Field(
         default=(), exclude_if=not_, description="Names of the legal holds that cover the evaluation."
     )
+    matter_kinds: dict[str, tuple[str, ...]] = Field(
+        default_factory=dict,
+        exclude_if=not_,
+        description="The kinds of documents that a legal hold covers, by its name, if it does not cover all.",
+    )
     tags: dict[str, str] = Field(
         default_factory=dict, exclude_if=not_, description="The user's own tags when the manifest was made."
     )
@@ -181,6 +186,16 @@ class Manifest(ArchiveRecord):
         bundle = self.bundle and self.bundle.model_copy(update={"sealed_with": key_id})
         return self.model_copy(update={"bundle": bundle, "quarantined": (bundle,) if bundle else ()})
 
+    def find_matters(self, kinds: Collection[str]) -> tuple[str, ...]:
+        """Return the legal holds under which documents of some kinds are."""
+        return tuple(
+            each for each in self.matters if not (limits := self.matter_kinds.get(each)) or set(limits) & set(kinds)
+        )
+
+    def is_held(self, kind: str | None) -> bool:
+        """Return whether documents of a kind are under a legal hold; None for any other object of the evaluation."""
+        return bool(self.matters if kind is None else self.find_matters([kind]))
+
     def documents_of(self, kinds: Collection[str]) -> tuple[DocumentRecord, ...]:
         """Return the documents of some kinds, and those of other kinds that have the same bytes."""
         hashes = {each.sha256 for each in self.documents if each.kind in kinds}
@@ -238,8 +253,9 @@ class Manifest(ArchiveRecord):
         answers = [(each.status, each.message) for each in (self.response, self.last_response)]
         status = self.source.status if self.source else None
         restricted = self.restricted and (self.restricted.evidence, self.restricted.withheld is None)
-        facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.matters, self.erased_kinds
-        return self.outcome, documents, unreadable, answers, status, *facts
+        facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.erased_kinds
+        holds = self.matters, tuple(sorted(self.matter_kinds.items()))
+        return self.outcome, documents, unreadable, answers, status, *facts, *holds
 
 
 @dataclass(frozen=True, slots=True)

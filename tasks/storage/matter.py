@@ -14,6 +14,7 @@ import re
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from operator import not_
 from typing import Literal
 
 from pydantic import ConfigDict, Field, ValidationError
@@ -84,6 +85,9 @@ class AdditionRecord(ArchiveRecord):
     environment: str
     added_at: str = Field(pattern=UTC_TIME)
     added_by: str
+    kinds: tuple[str, ...] = Field(
+        default=(), exclude_if=not_, description="The kinds of documents that are held; absent if all are."
+    )
     eval_ids: tuple[str, ...] = Field(min_length=1, max_length=ADDED_AT_ONCE)
 
 
@@ -169,9 +173,12 @@ async def list_matters(bucket: Bucket) -> AsyncIterator[MatterRecord]:
 
 
 async def record_addition(
-    bucket: Bucket, matter: str, environment: str, eval_ids: Sequence[str], by: str
+    bucket: Bucket, matter: str, environment: str, eval_ids: Sequence[str], by: str, kinds: Sequence[str] = ()
 ) -> AdditionRecord:
     """Record that evaluations, at most ``ADDED_AT_ONCE``, are added to a matter.
+
+    Args:
+        kinds: kinds of the documents to hold; empty for all.
 
     Raises:
         StorageError: the record may not have been written.
@@ -182,6 +189,7 @@ async def record_addition(
         environment=environment,
         added_at=now.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         added_by=by,
+        kinds=tuple(kinds),
         eval_ids=tuple(eval_ids),
     )
     data = gzip.compress(record.as_json(), mtime=0)

@@ -149,6 +149,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
             "previous": digest,
             "disposed": (*before.disposed, *due_on_arrival),
             "matters": before.matters,
+            "matter_kinds": before.matter_kinds,
             "erased_kinds": before.erased_kinds,
         }
     )
@@ -320,5 +321,5 @@ def manifest_attributes(
             "document-kind": "manifest",
             "source": _SOURCE_TAG,
         },
-        is_held=bool(manifest.matters),
+        is_held=manifest.is_held(None),
     )

@@ -377,6 +377,15 @@ async def test_the_receipt_of_a_kind_stays_open_while_a_worker_has_the_evaluatio
     assert await ledger.locate([eval_id]) == [("queued", None)], "the rest of it is still archived"
 
 
+async def test_a_worker_whose_lease_has_ended_does_not_delay_the_erasure_of_a_kind(kept: Kept, redis: Redis) -> None:
+    ledger, eval_id = Ledger(redis), kept.evaluation.eval_id
+    kept.records = RedisRecords(ledger, 0.0)
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    await ledger.lease([eval_id], token="a-token")
+    await redis.zadd("docv:ledger:leased", {eval_id: 1})
+    assert isinstance(await kept.erase(), Erased)
+
+
 async def test_recorded_leftovers_of_an_erased_kind_are_swept(kept: Kept, redis: Redis) -> None:
     kept.records = RedisRecords(Ledger(redis), 0.0)
     await kept.erase()

@@ -167,7 +167,7 @@ def test_a_version_that_is_removed_meanwhile_does_not_stop_the_command(bucket: H
     archive_.client.meta.events.register(
         "before-send.s3.PutObjectLegalHold", answering_retention({"manifest.json": "<x/>"}, "NoSuchVersion")
     )
-    assert hold_all(archive_, evaluation, "ON") == 3
+    assert hold_all(archive_, evaluation, lambda _: "ON") == 3
 
 
 def test_versions_behind_a_delete_marker_are_held(bucket: HoldArchive) -> None:
@@ -175,7 +175,7 @@ def test_versions_behind_a_delete_marker_are_held(bucket: HoldArchive) -> None:
     assert s3
     assert archive_
     s3.client.delete_object(Bucket=s3.bucket, Key=f"kept/here/sandbox/{eval_id}/manifest.json")
-    assert hold_all(archive_, Evaluation(eval_id, "sandbox"), "ON") == 3
+    assert hold_all(archive_, Evaluation(eval_id, "sandbox"), lambda _: "ON") == 3
 
 
 def test_a_bucket_without_object_lock_is_refused(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:

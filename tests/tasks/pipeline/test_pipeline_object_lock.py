@@ -68,11 +68,10 @@ class Locked:
         at = datetime.combine(CAPTURED, datetime.min.time(), UTC).timestamp()
         return (await self.archive.archive(*answers, event_at=at, **wanted)).outcome
 
-    async def hold(self) -> None:
-        """Add a matter to the manifest."""
-        await amend(
-            self.archive.bucket, EVALUATION, lambda before: before.model_copy(update={"matters": ("acme-v-bolt",)})
-        )
+    async def hold(self, *kinds: str) -> None:
+        """Add a matter to the manifest, which covers only these kinds if there are any."""
+        named = {"matters": ("acme-v-bolt",), "matter_kinds": {"acme-v-bolt": kinds} if kinds else {}}
+        await amend(self.archive.bucket, EVALUATION, lambda before: before.model_copy(update=named))
 
     def versions(self) -> dict[str, list[Version]]:
         """Return lock and legal hold of each version by its place in the evaluation, those without a hold first."""
@@ -113,6 +112,16 @@ async def test_each_version_that_is_written_under_a_matter_is_under_a_legal_hold
         "revisions": [(USUAL, True)] * 2,
         "manifest.json": [(USUAL, False), *[(USUAL, True)] * 2],
     }
+
+
+async def test_only_documents_of_the_kinds_of_a_matter_are_under_a_legal_hold(locked: Locked) -> None:
+    await locked.deliver(FILES)
+    await locked.hold("selfie")
+    changed = {name: data + b"again" for name, data in FILES.items()}
+    assert await locked.deliver(changed, refresh=True) is Outcome.ARCHIVED
+    documents = {kind: [(until, False), (until, kind == "selfie")] for kind, until in LOCKS.items()}
+    assert {kind: locked.versions()[kind] for kind in LOCKS} == documents
+    assert locked.versions()["manifest.json"] == [(USUAL, False), *[(USUAL, True)] * 2]
 
 
 async def test_a_bundle_in_quarantine_is_under_a_legal_hold_as_well(locked: Locked) -> None:
