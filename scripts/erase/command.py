@@ -278,7 +278,7 @@ async def _open_stores(erasure: _Erasure) -> AsyncIterator[ErasureStores]:
 
 
 def _report_damage(key: str) -> None:
-    click.echo(f"docv-archive: {key} is damaged, so the evaluations in it are not known", err=True)
+    click.echo(f"docv-archive: {key} is damaged, so it is unknown which evaluations it names", err=True)
 
 
 async def _translate_errors(eval_id: str, work: Awaitable[Result]) -> Result | ErasureRefused:

@@ -72,8 +72,8 @@ class S3Versions:
                 reported = ", ".join(sorted(codes))
                 raise ServiceUnavailable(
                     f"S3 did not remove all of it ({reported}); the credentials need s3:DeleteObject and "
-                    f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}, and the same "
-                    "command goes on where this one stopped"
+                    f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}; run the same "
+                    "command to continue"
                 )
 
     def tidy(self, evaluation: Evaluation) -> None:

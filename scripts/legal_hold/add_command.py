@@ -112,7 +112,7 @@ async def _add_all(options: AddOptions, ids: UniqueIds, printer: ResultPrinter) 
                         progress.update(printer.count)
     if not printer.as_json:
         known = printer.ok - printer.new
-        before = f", {known:,} of them since before" if known else ""
+        before = f" ({known:,} added earlier)" if known else ""
         click.echo(f"{format_count(printer.ok, 'evaluation', 'is', 'are')} under matter {options.matter}{before}")
     return NOT_ALL if printer.failed else OK
 

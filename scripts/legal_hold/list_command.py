@@ -40,7 +40,7 @@ async def _list(settings: Settings, *, as_json: bool) -> int:
         console = Console(highlight=False, markup=False)
         console.print(table)
     elif not as_json:
-        click.echo("there is no matter")
+        click.echo("there are no matters")
     return OK
 
 

@@ -73,8 +73,8 @@ async def find_matter(bucket: Bucket, matter: str) -> MatterRecord:
     record = await read_matter(bucket, matter)
     if record is None:
         raise click.UsageError(
-            f"there is no matter {matter}; `docv-archive legal-hold list` names all, and `docv-archive legal-hold "
-            f"create {matter} --reason TEXT` creates it"
+            f"matter {matter} does not exist: `docv-archive legal-hold list` shows all matters, and `docv-archive "
+            f"legal-hold create {matter} --reason TEXT` creates it"
         )
     return record
 

@@ -47,7 +47,7 @@ def test_add_again_changes_nothing(folder: HoldArchive) -> None:
     folder.run_well(*ADD, eval_id)
     before = folder.manifest(eval_id)
     result = folder.run_well(*ADD, eval_id)
-    assert f"1 evaluation is under matter {M}, 1 of them since before" in result.stdout
+    assert f"1 evaluation is under matter {M} (1 added earlier)" in result.stdout
     assert folder.manifest(eval_id) == before
     assert len(folder.additions(M)) == 1
 
@@ -197,7 +197,7 @@ def test_a_name_that_is_not_valid_is_refused(folder: HoldArchive, matter: str) -
 def test_nothing_is_added_to_a_matter_that_does_not_exist_or_is_released(folder: HoldArchive) -> None:
     eval_id = folder.fill()
     result = folder.run(*ADD, eval_id)
-    assert (result.exit_code, f"there is no matter {M}" in result.stderr) == (2, True)
+    assert (result.exit_code, f"matter {M} does not exist" in result.stderr) == (2, True)
     folder.run_well(*CREATE)
     folder.run_well("legal-hold", "release", M, "--reason", "settled")
     result = folder.run(*ADD, eval_id)

@@ -6,7 +6,7 @@ from tests.scripts.legal_hold.conftest import HoldArchive
 
 
 def test_list_prints_state_and_counts_of_every_matter(folder: HoldArchive) -> None:
-    assert folder.run_well("legal-hold", "list").stdout == "there is no matter\n"
+    assert folder.run_well("legal-hold", "list").stdout == "there are no matters\n"
     ids = [folder.fill() for _ in range(3)]
     for matter in ("one", "two"):
         folder.run_well("legal-hold", "create", matter, "--reason", "case 17")

@@ -67,7 +67,7 @@ def test_release_covers_both_environments(folder: HoldArchive, monkeypatch: pyte
 
 def test_a_matter_that_does_not_exist_is_a_usage_error(folder: HoldArchive) -> None:
     result = folder.run(*release("one"))
-    assert (result.exit_code, "there is no matter one" in result.stderr) == (2, True)
+    assert (result.exit_code, "matter one does not exist" in result.stderr) == (2, True)
 
 
 def test_a_matter_stays_unreleased_until_every_evaluation_could_be_released(folder: HoldArchive) -> None:

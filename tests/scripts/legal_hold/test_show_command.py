@@ -47,4 +47,4 @@ def test_show_ids_prints_each_evaluation_once_as_a_list_for_other_commands(folde
 
 def test_a_matter_that_does_not_exist_is_a_usage_error(folder: HoldArchive) -> None:
     result = folder.run("legal-hold", "show", M)
-    assert (result.exit_code, f"there is no matter {M}" in result.stderr) == (2, True)
+    assert (result.exit_code, f"matter {M} does not exist" in result.stderr) == (2, True)
