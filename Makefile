@@ -31,8 +31,8 @@ demo: venv       ## watch it archive evaluations: no key, no server, no Docker
 	@$(BIN)/docv-archive demo
 
 # Keep the files of pytest's rewritten assertions for the next run, whatever the environment says.
-test: venv       ## run all tests, in one process more than there are cores, since many tests wait
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 1)')
+test: venv       ## run all tests, in two processes more than there are cores, since many tests wait
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 2)')
 
 faults: venv     ## inject faults for an hour, and print the results
 	@$(BIN)/pytest --faults=long tests/faults tests/scripts/test_cli_misconfigurations.py tests/scripts/quarantine/test_retry_command.py

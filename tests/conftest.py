@@ -84,9 +84,9 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture(autouse=True)
 def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide the settings of the developer and any .env file from the test."""
+    """Hide the settings, the certificates and any .env file of the developer from the test."""
     for name in os.environ:
-        if name.upper().startswith(("DOCV_", "AWS_")):
+        if name.upper().startswith(("DOCV_", "AWS_", "SSL_CERT_")):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
 
