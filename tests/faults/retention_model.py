@@ -138,6 +138,8 @@ class EvaluationModel:
         is_archived: whether RiskOS was asked for its documents.
         is_erased: whether it is erased.
         is_waiting: whether a request for erasure waits.
+        locks: the first day on which S3 lets the objects with a hash go, if it locks them.
+        erasable_from: the first day on which S3 lets all objects go.
         history: everything that happened to it.
     """
 
@@ -155,6 +157,8 @@ class EvaluationModel:
     is_archived: bool = False
     is_erased: bool = False
     is_waiting: bool = False
+    locks: dict[str, date] = field(default_factory=dict)
+    erasable_from: date = date.min
     history: list[str] = field(default_factory=list)
     _first: dict[str, date] = field(default_factory=dict)
 
@@ -187,34 +191,43 @@ class EvaluationModel:
 
     def due_on(self, today: date) -> dict[Document, ModelDecision]:
         """Return the held documents that go on a day; documents with the same bytes go together, or not at all."""
-        if self.matters:
-            return {}
         decided = self.decisions()
-        staying = {document[1] for document, each in decided.items() if each.due is None or each.due > today}
-        return {document: each for document, each in decided.items() if document[1] not in staying}
+        going = {sha256 for sha256, day in self._last_days(decided).items() if day <= today}
+        return {} if self.matters else {document: each for document, each in decided.items() if document[1] in going}
 
     def next_day(self) -> date | None:
         """Return the day on which an application is next to do something, as things are."""
         if self.matters:
             return None
         decided = self.decisions()
-        last: dict[str, date] = {}
-        for (_, sha256), each in decided.items():
-            last[sha256] = max(last.get(sha256, date.min), each.due or date.max)
-        days = [day for day in last.values() if day != date.max]
+        days = [day for day in self._last_days(decided).values() if day != date.max]
         if self.is_waiting:
             ends = [each.ends or date.max for each in decided.values() if each.rule and each.rule.must]
-            days.append(max(ends, default=date.min))
+            days.append(max([*ends, self.erasable_from]))
         return min(days, default=None)
 
-    def deliver(self, documents: Mapping[Document, int], today: date) -> None:
-        """Record that RiskOS delivered documents, given with their sizes."""
+    def _last_days(self, decided: Mapping[Document, ModelDecision]) -> dict[str, date]:
+        """Return for each hash the first day on which every rule, and S3, let it go."""
+        last: dict[str, date] = {}
+        for (_, sha256), each in decided.items():
+            days = each.due or date.max, last.get(sha256, date.min), self.locks.get(sha256, date.min)
+            last[sha256] = max(days)
+        return last
+
+    def deliver(self, documents: Mapping[Document, int], today: date, stored: Collection[Document] = ()) -> None:
+        """Record that RiskOS delivered documents.
+
+        Args:
+            documents: their sizes.
+            stored: documents that an interrupted attempt has stored before: they are kept until a command disposes of
+                them.
+        """
         self.is_known, self.is_archived, self.is_erased = True, True, False
         new = {each: size for each, size in documents.items() if each[1] not in self.gone}
         staying = {sha256 for _, sha256 in self.held}
         for kind, sha256 in new:
             due = self.decide(kind, today).due
-            if self.matters or due is None or due > today:
+            if self.matters or due is None or due > today or (kind, sha256) in stored:
                 staying.add(sha256)
         for (kind, sha256), size in new.items():
             if sha256 not in staying:
@@ -264,4 +277,5 @@ class EvaluationModel:
         self.refused.clear()
         self.reports.clear()
         self._first.clear()
+        self.locks.clear()
         self.is_known, self.is_erased, self.is_waiting = True, True, False
