@@ -6,7 +6,7 @@ Everything can be repeated: the manifests say what was disposed of, and the cert
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from dataclasses import asdict, dataclass, field
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ import click
 from scripts.console.formatting import format_bytes, format_count
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate import Operator, certify
-from scripts.retention.disposal import Disposal, Disposer, StillWritten, SweptEvaluation
+from scripts.retention.disposal import Disposal, Disposer, IsIdle, StillWritten, SweptEvaluation
 from scripts.retention.plan_file import Plan, PlannedEvaluation
 from scripts.verify.ordered_gather import ordered_gather
 from tasks.errors import IntegrityError, ManifestChanged
@@ -111,14 +111,22 @@ class Application:
         disposer: disposes of documents of one evaluation.
         operator: completes the certificates.
         rate: evaluations per second.
-        wait: waits until no worker can be writing that read a manifest before.
+        wait: waits until no worker that lost its lease can be writing.
+        open_leases: yields a function that returns whether no worker has a lease of an evaluation.
     """
 
     def __init__(
-        self, plan: Plan, disposer: Disposer, operator: Operator, *, rate: float, wait: Callable[[], Awaitable[None]]
+        self,
+        plan: Plan,
+        disposer: Disposer,
+        operator: Operator,
+        *,
+        rate: float,
+        wait: Callable[[], Awaitable[None]],
+        open_leases: Callable[[], AbstractAsyncContextManager[IsIdle]],
     ) -> None:
         self._plan, self._disposer, self._operator = plan, disposer, operator
-        self._rate, self._wait = rate, wait
+        self._rate, self._wait, self._open_leases = rate, wait, open_leases
         self._result = ApplicationResult()
         self._certified = defaultdict[str, Counter[tuple[str, str]]](Counter)
 
@@ -131,7 +139,8 @@ class Application:
         """
         if await self._dispose(dry_run=dry_run):
             await self._wait()
-            await self._sweep()
+            async with self._open_leases() as is_idle:
+                await self._sweep(is_idle)
         return self._result
 
     async def _dispose(self, *, dry_run: bool) -> bool:
@@ -151,12 +160,12 @@ class Application:
                     self._count(due.document.size for due in each.due)
         return is_listed
 
-    async def _sweep(self) -> None:
+    async def _sweep(self, is_idle: IsIdle) -> None:
         """Sweep all evaluations again, and write the certificates of each part."""
         disposals, current = defaultdict[str, list[Sequence[DisposedRecord]]](list), ("", 0)
 
         async def work(placed: _Placed) -> tuple[_Placed, SweptEvaluation]:
-            swept = await self._tolerate(placed[0].eval_id, self._disposer.sweep(*placed))
+            swept = await self._tolerate(placed[0].eval_id, self._disposer.sweep(*placed, is_idle))
             return placed, swept or SweptEvaluation()
 
         found = ordered_gather(_AT_ONCE, work, self._paced())

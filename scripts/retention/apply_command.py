@@ -27,11 +27,12 @@ from scripts.ids.scratch import leave_no_folders, scratch_file, scratch_folder
 from scripts.retention.application import Application, ApplicationResult
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate import CertificateKeys, Operator
-from scripts.retention.disposal import DisposalStores, Disposer
+from scripts.retention.disposal import DisposalStores, Disposer, IsIdle
 from scripts.retention.lock_extender import LockExtender
 from scripts.retention.plan_counts import PlanCounts
 from scripts.retention.plan_file import BadPlan, Plan, read_plan
 from scripts.retention.survey import Survey, load_survey
+from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 from worker.clients.embedded_redis import is_unused, was_started
 from worker.config.settings import Settings
@@ -163,7 +164,14 @@ async def _run(plan: Plan, survey: Survey, bucket: Bucket, options: ApplyOptions
         survey.today,
         survey.clock,
     )
-    application = Application(plan, disposer, options.operator, rate=options.rate, wait=options.wait)
+    application = Application(
+        plan,
+        disposer,
+        options.operator,
+        rate=options.rate,
+        wait=options.wait,
+        open_leases=partial(_open_leases, settings),
+    )
     return await application.run(dry_run=options.dry_run)
 
 
@@ -179,6 +187,24 @@ async def _erase_deferred(
     return await erase_deferred(
         bucket, survey.settings, duties, environments, options.operator, wait, dry_run=options.dry_run
     )
+
+
+@contextlib.asynccontextmanager
+async def _open_leases(settings: Settings) -> AsyncIterator[IsIdle]:
+    """Yield a function that returns whether no worker has an evaluation."""
+    if _has_no_worker(settings):
+        yield _has_no_lease
+        return
+    # Imported lazily: a folder needs no Redis.
+    from scripts.retention.redis_records import open_redis_records  # noqa: PLC0415
+
+    async with open_redis_records(settings) as records:
+        yield records.is_idle
+
+
+async def _has_no_lease(_: Evaluation) -> bool:
+    """Return True: without workers there are no leases."""
+    return True
 
 
 async def _wait(settings: Settings) -> None:

@@ -13,17 +13,13 @@ from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldEras
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
 from scripts.erase.steps import begin_request, finish_request
-from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
-from scripts.local.processes import find_local_redis
 from scripts.retention.certificate import Operator
+from scripts.retention.redis_records import open_redis_records
 from tasks.errors import IntegrityError, ManifestChanged
-from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
-from worker.clients.redis import check_redis, open_redis
-from worker.config.accounts import load_accounts
-from worker.config.settings import Settings, SettingsError
+from worker.config.settings import Settings
 
 
 @dataclass(slots=True)
@@ -151,21 +147,10 @@ async def carry_out(
 async def _open_stores(
     bucket: Bucket, settings: Settings, duties: RetentionDuties, evaluations: Sequence[Evaluation]
 ) -> AsyncIterator[ErasureStores]:
-    async with contextlib.AsyncExitStack() as stack:
-        # Without a Redis that was started here before, no worker has a record of an evaluation.
-        with contextlib.suppress(SettingsError):
-            settings, _ = stack.enter_context(find_local_redis(settings))
-        ledger = None
-        if settings.redis_url:
-            redis = await stack.enter_async_context(open_redis(settings.need_redis_url()))
-            await check_redis(redis)
-            ledger = Ledger(redis)
+    async with open_redis_records(settings) as records:
         versions = open_versions(settings)
         ids = [each.eval_id for each in evaluations]
         lists = await find_in_lists(
             bucket, versions, ids, lambda key: click.echo(f"docv-archive: {key} is damaged", err=True)
         )
-        environments = {each.name: each.settings.environment for each in load_accounts(settings)}
-        yield ErasureStores(
-            bucket, versions, RedisRecords(ledger, environments=environments), settings.tags, lists, duties
-        )
+        yield ErasureStores(bucket, versions, records, settings.tags, lists, duties)

@@ -1,12 +1,13 @@
 """Dispose of the documents of one evaluation: list them in its manifest, then remove all versions of their objects.
 
 A worker may have read the manifest before, and store the same bytes again. So the objects are removed a second time
-when no such worker can be writing any more. Only then may a certificate list them.
+when no such worker can be writing any more: it has no lease, and its last upload has ended. Only then may a certificate
+list them.
 """
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 
@@ -23,10 +24,16 @@ from tasks.storage.manifest_records import DisposedRecord, DocumentRecord
 from tasks.storage.revision import amend
 
 _SWEEPS = 3
+_BUSY = (
+    "a worker that has it may have read its manifest before the disposal, so no certificate lists it yet: the next "
+    "application of the schedule removes what the worker stores"
+)
+IsIdle = Callable[[Evaluation], Awaitable[bool]]
+"""Returns whether no worker has an evaluation."""
 
 
 class StillWritten(Exception):  # it says what happened
-    """Something keeps writing a document of which the archive has disposed."""
+    """Something writes, or may write, a document of which the archive has disposed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,16 +149,21 @@ class Disposer:
             )
         return Disposal([each for each in due if each.document.sha256 in ours], held_back, bool(ours))
 
-    async def sweep(self, planned: PlannedEvaluation, part: int) -> SweptEvaluation:
+    async def sweep(self, planned: PlannedEvaluation, part: int, is_idle: IsIdle) -> SweptEvaluation:
         """Remove what workers stored again since; raises as ``dispose``.
 
+        Args:
+            is_idle: returns whether no worker has an evaluation.
+
         Raises:
-            StillWritten: something keeps writing it.
+            StillWritten: a worker has the evaluation, or something keeps writing a document.
         """
         evaluation = planned.evaluation
         found = await read_manifest(self.stores.bucket, evaluation)
         if found is None or not (ours := self._find_disposals(found.manifest, planned, part)):
             return SweptEvaluation()
+        if not await is_idle(evaluation):
+            raise StillWritten(_BUSY)
         for _ in range(_SWEEPS):
             items = await self._list_versions(evaluation, _hashes(ours))
             locks = await self._find_locks(items, found.manifest)

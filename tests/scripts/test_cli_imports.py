@@ -57,7 +57,7 @@ STARTS = [
     (("settings",), 0, "DOCV_ENVIRONMENT ", SETTINGS),
     (("show", ID), 1, "eval id ", OF_THE_ARCHIVE | OF_THE_LEDGER),
     (("simulate", "--ids", "100"), 0, "-4000-8000-", {"aiohttp"}),
-    (("status",), 0, "queue live              0 ", OF_THE_LEDGER | {"rich"}),
+    (("status",), 0, "queue live      0 ", OF_THE_LEDGER | {"rich"}),
     (("verify",), 0, "", OF_THE_ARCHIVE | OF_THE_LEDGER | {"cryptography.hazmat"}),
     (("worker",), 2, "DOCV_API_KEY is not set", OF_A_DOOR),
 ]

@@ -4,10 +4,12 @@ import hashlib
 import io
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 
+from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.retention.application import Application, ApplicationResult
 from scripts.retention.certificate import CertificateKeys, Operator
@@ -49,12 +51,14 @@ class RetainedArchive:
         bucket: the archive.
         schedule: the schedule.
         wrapped: returns the stores that disposals use, given the real ones.
+        records: the records in Redis.
     """
 
     settings: Settings
     bucket: Bucket
     schedule: dict[str, Any] = field(default_factory=lambda: dict(SCHEDULE))
     wrapped: Callable[[DisposalStores], DisposalStores] = lambda stores: stores
+    records: RedisRecords = field(default_factory=lambda: RedisRecords(None))
 
     def survey(self, day: str, environments: Sequence[str] = ENVIRONMENTS) -> Survey:
         text = json.dumps(self.schedule).encode()
@@ -73,7 +77,10 @@ class RetainedArchive:
         stores = self.wrapped(DisposalStores(self.bucket, open_versions(self.settings), {"team": "kyc"}))
         keys = CertificateKeys(plan.sha256, plan.header.made_at)
         disposer = Disposer(stores, survey.schedule, keys, survey.today, survey.clock)
-        return await Application(plan, disposer, OPERATOR, rate=10_000, wait=wait).run(dry_run=dry_run)
+        application = Application(
+            plan, disposer, OPERATOR, rate=10_000, wait=wait, open_leases=lambda: nullcontext(self.records.is_idle)
+        )
+        return await application.run(dry_run=dry_run)
 
     async def dispose(self, day: str) -> ApplicationResult:
         """Plan and apply on the same day."""

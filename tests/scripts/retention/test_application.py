@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import shutil
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from scripts.erase.stock import ObjectVersion, ObjectVersions, VersionLock
+from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.retention.assessment import DocumentState
+from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
+from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome
 from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
@@ -161,6 +166,29 @@ async def test_what_a_worker_stores_again_meanwhile_is_removed_by_the_second_swe
     await archive.apply(plan, DUE, store_again)
 
     assert await archive.bucket.read(selfie.key) is None
+
+
+async def test_no_certificate_lists_documents_that_a_worker_may_still_store(
+    archive: RetainedArchive, redis: Redis
+) -> None:
+    ledger, plan = Ledger(redis), (await archive.plan(DUE))[0]
+    archive.records = RedisRecords(ledger, 0.0)
+    (selfie,) = [each for each in (await archive.manifest(PLAIN)).documents if each.kind == "selfie"]
+    await ledger.accept([PLAIN], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    (job,) = await ledger.lease([PLAIN], token="a-token")  # not a secret
+
+    first = await archive.apply(plan, DUE)
+    # This worker has read the manifest before the disposal.
+    await archive.bucket.create(selfie.key, b"late", ObjectAttributes("image/jpeg"))
+    await ledger.release(job)
+
+    assert first.failed == {PLAIN}
+    assert PLAIN not in json.dumps(await archive.certificates())
+    second = await archive.apply(plan, DUE)
+    assert (second.failed, await archive.bucket.read(selfie.key)) == (set(), None)
+    listed = [each["sha256"] for found in (await archive.certificates()).values() for each in found["documents"]]
+    assert sorted(listed) == sorted({*listed})
+    assert selfie.sha256 in listed
 
 
 async def test_documents_with_the_same_bytes_go_together_or_not_at_all(archive: RetainedArchive) -> None:
