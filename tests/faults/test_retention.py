@@ -54,8 +54,8 @@ def sentence(world: RetentionWorld) -> str:
 
 async def live(world: RetentionWorld, monkeypatch: pytest.MonkeyPatch, figures: Callable[[str], None]) -> None:
     started = time.monotonic()
-    with world.installed(monkeypatch):
-        await world.live()
+    world.install(monkeypatch)
+    await world.live()
     figures(f"{sentence(world)}; seed {world.seed}, {time.monotonic() - started:,.0f} s")
 
 
