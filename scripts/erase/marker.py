@@ -12,7 +12,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket, StoredObject, WriteUnconfirmed
 from tasks.storage.manifest import Manifest, archiver, utc_now
-from tasks.storage.manifest_records import ErasedRecord, ResponseRecord, TriggerRecord
+from tasks.storage.manifest_records import ERASURE, ErasedRecord, ResponseRecord, TriggerRecord
 from tasks.storage.revision import complete_tags, manifest_attributes
 
 _TRIES = 3
@@ -80,8 +80,8 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
         revision=before.revision + 1 if before else 1,
         previous=None,
         documents=(),
-        # Later orders must not bring back what the retention schedule disposed of.
-        disposed=before.disposed if before else (),
+        # A later order covers erasures, those of kinds, too, but must not bring back what the schedule disposed of.
+        disposed=tuple(each for each in before.disposed if each.rule != ERASURE) if before else (),
         bundle=None,
         response=ResponseRecord(status=before.response.status if before else 0, message=None),
         no_documents=None,
