@@ -168,29 +168,34 @@ def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
 
 
 def add_evidence(job: Job, before: Manifest) -> Manifest | None:
-    """Return the manifest with the evidence of a job added, or None if its reason stays the same.
+    """Return the manifest with what a job knows beyond it, or None if its reason and its clock stay the same.
 
     Held documents stay even if the evidence restricts them, because an operator has to decide.
     """
-    evidence = explaining((*before.evidence, *job.evidence))
-    restriction = restriction_from(evidence)
-    changes: dict[str, object]
-    if before.no_documents_reason:
-        changes = {"no_documents": _explain(evidence)}
-    elif restriction and (before.holds_anything or before.restricted):
-        withheld = before.restricted.withheld if before.restricted else None
-        changes = {"restricted": RestrictedRecord(reason=restriction, evidence=evidence, withheld=withheld)}
-    else:
-        return None
-    if set(evidence) == set(before.evidence):
+    changes, event_at = _explain_further(job, before), _latest_event_at(job, before)
+    if not changes and bool(event_at) == bool(before.event_at):
         return None
     changes |= {
         "trigger": _trigger_record(job),
-        "event_at": _latest_event_at(job, before),
+        "event_at": event_at,
         "archived_at": utc_now(),
         "archiver": archiver(),
     }
     return before.model_copy(update=changes)
+
+
+def _explain_further(job: Job, before: Manifest) -> dict[str, object]:
+    """Return the fields of a manifest that the evidence of a job changes."""
+    evidence = explaining((*before.evidence, *job.evidence))
+    restriction = restriction_from(evidence)
+    if set(evidence) == set(before.evidence):
+        return {}
+    if before.no_documents_reason:
+        return {"no_documents": _explain(evidence)}
+    if restriction and (before.holds_anything or before.restricted):
+        withheld = before.restricted.withheld if before.restricted else None
+        return {"restricted": RestrictedRecord(reason=restriction, evidence=evidence, withheld=withheld)}
+    return {}
 
 
 def known_evidence(job: Job, previous: Manifest | None) -> tuple[str, ...]:

@@ -238,6 +238,7 @@ class Manifest(ArchiveRecord):
         """Return whether a later manifest has the same outcome, documents, media types, source status and response.
 
         Times, trigger, request ID and the packing of the bundle may differ: RiskOS makes a new ZIP for each request.
+        But a clock of the retention schedule may start at ``event_at``, so both have one or none.
         After an unconfirmed manifest, every response is new.
         """
         return not self.unconfirmed and self.comparison_key() == other.comparison_key()
@@ -255,7 +256,7 @@ class Manifest(ArchiveRecord):
         restricted = self.restricted and (self.restricted.evidence, self.restricted.withheld is None)
         facts = self.no_documents, restricted, self.erased, frozenset(self.disposed), self.erased_kinds
         holds = self.matters, tuple(sorted(self.matter_kinds.items()))
-        return self.outcome, documents, unreadable, answers, status, *facts, *holds
+        return self.outcome, documents, unreadable, answers, status, self.event_at is None, *facts, *holds
 
 
 @dataclass(frozen=True, slots=True)

@@ -539,3 +539,19 @@ async def test_objects_of_a_kind_that_is_erased_during_an_attempt_are_recorded_f
     selfie = EVALUATION.document_key("selfie", sha256(OTHERS["selfie.jpg"]), "txt")
     bundle = [EVALUATION.quarantine_key(sha256(answer))] if isinstance(answer, bytes) else []
     assert recorded == [*bundle, selfie]
+
+
+@pytest.mark.parametrize("refresh", [False, True])
+async def test_the_time_of_a_capture_is_recorded_when_it_arrives_after_the_documents(
+    archived: Archive,
+    refresh: bool,  # noqa: FBT001
+) -> None:
+    answers = [FILES] if refresh else []
+    await archived.archive(FILES)
+
+    for _ in range(2):
+        result = await archived.archive(*answers, refresh=refresh, event_at=CAPTURED)
+
+        manifest = await archived.manifest()
+        assert (result.outcome, len(manifest.documents)) == (Outcome.UNCHANGED, 2)
+        assert (manifest.event_at, manifest.revision) == ("2020-02-28T12:00:00.000Z", 2)
