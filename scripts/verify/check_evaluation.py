@@ -96,7 +96,9 @@ def _find_disposed(
         since = max(stored.modified, datetime.fromisoformat(document.disposed_at).timestamp())
         detail = f"it was disposed of on {document.disposed_at[:10]}: run the same `docv-archive retention apply` again"
         if document.rule == ERASURE:
-            detail = f"it was erased on {document.disposed_at[:10]}: run the same `docv-archive erase --kind` again"
+            detail = (
+                f"it was erased on {document.disposed_at[:10]}: run the same `docv-archive erase` with --kind again"
+            )
         found.append((since, Difference(evaluation.eval_id, stored.key, Problem.DISPOSED_STILL_THERE, detail)))
     return ctx.drop_young(found)
 

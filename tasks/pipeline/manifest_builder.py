@@ -170,10 +170,11 @@ def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
 def add_evidence(job: Job, before: Manifest) -> Manifest | None:
     """Return the manifest with what a job knows beyond it, or None if its reason and its clock stay the same.
 
-    Held documents stay even if the evidence restricts them, because an operator has to decide.
+    Held documents stay even if the evidence restricts them, because an operator has to decide. The marker of an erasure
+    stays as it is.
     """
     changes, event_at = _explain_further(job, before), _latest_event_at(job, before)
-    if not changes and bool(event_at) == bool(before.event_at):
+    if before.erased or (not changes and bool(event_at) == bool(before.event_at)):
         return None
     changes |= {
         "trigger": _trigger_record(job),

@@ -120,9 +120,9 @@ class ExpectedArchive:
     is_unconfirmed: bool = False
 
     def record(self, riskos: RiskOSEvaluation) -> None:
-        """Record that RiskOS answered and the manifest was written; after an erasure, the archive begins empty."""
+        """Record that RiskOS answered and the manifest was written; after an erasure, the archive holds nothing."""
         if self.outcome == "erased":
-            self.__init__()  # type: ignore[misc]
+            self.__init__(disposed=self.disposed)  # type: ignore[misc]
         self.is_unconfirmed = False
         if riskos.answer in {"not_found", "rejected"}:
             self._refused(riskos.answer, SourceStatus.UNKNOWN, "unknown")
@@ -133,11 +133,12 @@ class ExpectedArchive:
             self._delivered(riskos)
 
     def erase(self) -> None:
-        """Record an erasure of everything."""
-        self.__init__(outcome="erased", status=SourceStatus.UNKNOWN)  # type: ignore[misc]  # begins again
+        """Record an erasure of everything but the list of disposals."""
+        gone = self.disposed
+        self.__init__(disposed=gone, outcome="erased", status=SourceStatus.UNKNOWN)  # type: ignore[misc]  # begins again
 
     def dispose(self, gone: Collection[str]) -> None:
-        """Record that documents were disposed of; they never come back, unless the evaluation is erased."""
+        """Record that documents were disposed of; they never come back, not even after an erasure."""
         self.held -= set(gone)
         self.disposed |= set(gone)
         self.at_source = {each: self.at_source[each] for each in self.held}
@@ -148,8 +149,8 @@ class ExpectedArchive:
             self.outcome = "disposed"
 
     def _refused(self, answer: str, status: SourceStatus, of_each: str) -> None:
-        if not self.held and not self.disposed and not self.is_damaged:
-            self.outcome = answer
+        if not self.held and not self.is_damaged:
+            self.outcome = "disposed" if self.disposed else answer
         self.status, self.at_source = status, dict.fromkeys(self.held, of_each)
 
     def _delivered(self, riskos: RiskOSEvaluation) -> None:

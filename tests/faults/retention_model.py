@@ -130,8 +130,8 @@ class EvaluationModel:
         captured: day of the evaluation; None if nobody said it.
         held: size and first day in the archive of each document.
         gone: hashes that never come back.
-        disposals: the documents that were disposed of since the last erasure.
-        refused: the documents that were due when they arrived, since the last erasure.
+        disposals: the documents that were disposed of.
+        refused: the documents that were due when they arrived.
         reports: the report of each event that counts: its day, and the day on which it was received.
         matters: the legal holds.
         is_known: whether it has a manifest.
@@ -270,11 +270,8 @@ class EvaluationModel:
         )
 
     def erase(self) -> None:
-        """Record an erasure: nothing is left, not even what was disposed of and when."""
+        """Record an erasure: nothing is left but what was disposed of and when."""
         self.held.clear()
-        self.gone.clear()
-        self.disposals.clear()
-        self.refused.clear()
         self.reports.clear()
         self._first.clear()
         self.locks.clear()

@@ -13,7 +13,7 @@ import io
 import random
 import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -195,26 +195,6 @@ class _ScriptedRiskOS:
 
 
 @dataclass(frozen=True)
-class ErasedDisposal:
-    """A document that was disposed of before its evaluation was erased.
-
-    Attributes:
-        eval_id: the evaluation.
-        disposal: the document.
-        is_certified: whether a certificate has to list it; it may, if an application was interrupted before.
-    """
-
-    eval_id: str
-    disposal: ModelDisposal
-    is_certified: bool
-
-    def is_in(self, certificate: Mapping[str, Any]) -> bool:
-        """Return whether a certificate that lists its kind and hash may mean it."""
-        first, last = _day(certificate["disposed_from"]), _day(certificate["disposed_until"])
-        return self.disposal.rule == certificate["rule"] and first <= self.disposal.day <= last
-
-
-@dataclass(frozen=True)
 class WorldSize:
     """How much happens.
 
@@ -270,7 +250,6 @@ class RetentionWorld:
     _jobs: defaultdict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     _matters: dict[str, list[str]] = field(default_factory=dict)
     _plans: list[tuple[Plan, Named]] = field(default_factory=list)
-    _erased: list[ErasedDisposal] = field(default_factory=list)
     _erased_at: dict[str, float] = field(default_factory=dict)
     _lingering: set[str] = field(default_factory=set)
     _orphaned: set[str] = field(default_factory=set)
@@ -626,8 +605,6 @@ class RetentionWorld:
         self.counts["erasures"] += 1
         assert after.erased, "it has no marker"
         self._erased_at[eval_id] = after.erased.at_seconds
-        is_certified = eval_id not in self._lingering
-        self._erased += [ErasedDisposal(eval_id, each, is_certified=is_certified) for each in model.disposals]
         model.erase()
         self._orphaned.discard(eval_id)
 
@@ -820,19 +797,11 @@ class RetentionWorld:
                         each.kind, each.sha256, each.size, each.rule, each.due, _day(each.disposed_at)
                     )
                     listed[each.receipt].append((model.eval_id, document))
-        erased = defaultdict[tuple[str, str, int], list[ErasedDisposal]](list)
-        for each in self._erased:
-            erased[each.disposal.kind, each.disposal.sha256, each.disposal.size].append(each)
         for key, certificate in (await self._read_certificates()).items():
             own = listed.pop(key, [])
             documents = Counter((each["kind"], each["sha256"], each["size"]) for each in certificate["documents"])
             wanted = Counter((each.kind, each.sha256, each.size) for _, each in own)
-            assert wanted <= documents, f"{key} does not list {wanted - documents}"
-            for extra in (documents - wanted).elements():
-                match = next((each for each in erased[extra] if each.is_in(certificate)), None)
-                assert match, f"{key} lists {extra}, which was not disposed of: {certificate}"
-                erased[extra].remove(match)
-                own.append((match.eval_id, match.disposal))
+            assert documents == wanted, f"{key} does not list what was disposed of"
             evaluations = {eval_id for eval_id, _ in own}
             with self.blaming(min(evaluations)):
                 assert certificate["evaluations"] == len(evaluations), key
@@ -841,8 +810,6 @@ class RetentionWorld:
                 assert _day(certificate["disposed_from"]) == min(each.day for _, each in own), key
                 assert _day(certificate["disposed_until"]) == max(each.day for _, each in own), key
         assert not listed, f"disposed of without a certificate: {dict(listed)}"
-        missing = [each for some in erased.values() for each in some if each.is_certified]
-        assert not missing, f"disposed of without a certificate, and erased later: {missing}"
 
     async def _read_certificates(self) -> dict[str, Any]:
         keys = [each.key async for some in self.bucket.list_objects("receipts/disposals/") for each in some]

@@ -199,7 +199,7 @@ class World:
         ending = await erase_one(Evaluation(history.eval_id, "sandbox"), _ERASURE, stores)
         assert isinstance(ending, Erased)
         history.expected.erase()
-        history.has_orphans, history.disposals = False, 0
+        history.has_orphans = False
         self.counts["erased"] += 1
 
     def check_row(self, history: History, row: dict[str, object]) -> None:
@@ -376,4 +376,4 @@ async def pages_agree(world: World, shell: Shell, audit: list[dict[str, object]]
             assert holds.replace("no", "0") == str(row["documents"])
             assert page.count("<figure>") == row["documents"]
             is_gone = row["at_source"] == SourceStatus.GONE.value and row["outcome"] != "disposed"
-            assert ("none of them any more" in page) == is_gone
+            assert ("<dd>none of them, when last asked" in page) == is_gone, row

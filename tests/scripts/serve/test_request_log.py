@@ -17,7 +17,7 @@ async def test_a_log_line_has_the_route_and_the_numbers(client: Client, eval_id:
         "method": "GET",
         "route": "/evaluations/{eval_id}",
         "status": 404,
-        "bytes": 234,
+        "bytes": 221,
     }
 
 

@@ -555,3 +555,13 @@ async def test_the_time_of_a_capture_is_recorded_when_it_arrives_after_the_docum
         manifest = await archived.manifest()
         assert (result.outcome, len(manifest.documents)) == (Outcome.UNCHANGED, 2)
         assert (manifest.event_at, manifest.revision) == ("2020-02-28T12:00:00.000Z", 2)
+
+
+async def test_the_marker_of_an_erasure_stays_as_it_is_when_the_time_of_a_capture_arrives(archived: Archive) -> None:
+    await archived.archive(FILES)
+    await archived.erase()
+    marker = await archived.manifest()
+
+    await archived.archive(event_at=CAPTURED)
+
+    assert await archived.manifest() == marker
