@@ -18,7 +18,7 @@ from tests.browser import open_browser
 from worker.config.settings import Settings, load_settings
 
 PICTURE = Path(__file__).parents[1] / "docs" / "page.png"
-OPERATOR, PASSWORD = "olga", "a-password-for-the-picture"
+OPERATOR, PASSWORD = "operations", "a-password-for-the-picture"
 RUN = "2026-q3"
 _IDS, _SECONDS = 3_000, 40
 _COMMAND = (sys.executable, "-P", "-m", "scripts.cli")
