@@ -71,7 +71,7 @@ async def _read_entry(redis: "Redis", eval_id: str, account: str) -> LedgerEntry
     state = next((name for name, there in is_in.items() if there), "queued") if job else "dead"
     return LedgerEntry(
         state=state,
-        cause=facts.get("cause"),
+        cause=read_text(facts.get("cause")),
         account=facts["account"],
         queue=read_member(Queue, facts["queue"]),
         read_at=read_at,
@@ -88,6 +88,11 @@ def read_facts(text: str | bytes) -> dict[str, Any] | None:
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
     return facts if is_whole else None
+
+
+def read_text(value: object) -> str | None:
+    """Return a text of an entry; None if there is none, or if it is damaged."""
+    return value if isinstance(value, str) else None
 
 
 def held_key(queue: Queue, account: str) -> str:

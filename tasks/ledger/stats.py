@@ -6,7 +6,7 @@ from typing import Any
 from redis.asyncio import Redis
 
 from tasks.ledger.counters import LedgerStats
-from tasks.ledger.entries import KEY_PREFIX, held_key, read_facts
+from tasks.ledger.entries import KEY_PREFIX, held_key, read_facts, read_text
 from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 
@@ -40,8 +40,8 @@ async def read_stats(redis: "Redis") -> LedgerStats:
         parked=parked,
         held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2]) + of_runs},
         next_due=max(0.0, -age[2]) if oldest[2] else None,
-        next_cause=parked_for.get("cause"),
-        next_why=parked_for.get("why", ""),
+        next_cause=read_text(parked_for.get("cause")),
+        next_why=read_text(parked_for.get("why")) or "",
         dead_letters=dead,
         damaged=damaged,
         held_by_account={

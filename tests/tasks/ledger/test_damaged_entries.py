@@ -55,6 +55,18 @@ async def test_a_damaged_entry_is_set_aside_and_its_neighbours_are_claimed(
     assert [job.eval_id for job in await ledger.lease(IDS, token="ours")] == [IDS[0], IDS[2]]
 
 
+async def test_a_parked_evaluation_with_a_damaged_cause_is_counted_without_it(ledger: Ledger, redis: Redis) -> None:
+    await accept(ledger)
+    await damage(redis, cause=[], why=[[]])
+    await redis.zadd("docv:ledger:parked", {IDS[1]: 1})
+
+    stats, entry = await ledger.get_stats(), await find_entry(redis, IDS[1])
+
+    assert (stats.parked, stats.parked_for) == (1, "")
+    assert entry
+    assert (entry.state, entry.cause) == ("parked", None)
+
+
 async def test_a_run_counts_its_damaged_entry_as_failed_and_ends(ledger: Ledger, redis: Redis) -> None:
     await accept(ledger)
     await damage(redis, attempts="many")
