@@ -22,6 +22,15 @@ def account_option(
     return click.option("--account", metavar="NAME", help=sentence)
 
 
+def kind_option(sentence: str) -> Callable[[Function], Function]:
+    """Return `--kind`, which may be repeated, as the argument ``kinds``."""
+    # Imported lazily: commands without this option do not need what reads bundles.
+    from tasks.bundle.documents import Kind  # noqa: PLC0415
+
+    known = click.Choice([kind.value for kind in Kind])
+    return click.option("--kind", "kinds", type=known, multiple=True, help=sentence)
+
+
 accept_refusals_option = click.option(
     "--accept-refusals",
     is_flag=True,

@@ -14,7 +14,7 @@ from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, check_line, operator_name
-from scripts.console.options import account_option, json_option, yes_option
+from scripts.console.options import account_option, json_option, kind_option, yes_option
 from scripts.erase.duties import open_duties
 from scripts.erase.erasure import BegunErasure, ErasureRefused, ErasureStores
 from scripts.erase.outcomes import Printer
@@ -28,7 +28,6 @@ from scripts.erase.wait import wait_for_workers
 from scripts.ids.arguments import ParsedIds
 from scripts.ids.run_ids import read_ids_with_run, run_option
 from scripts.local.processes import find_local_redis
-from tasks.bundle.documents import Kind
 from tasks.errors import IntegrityError, RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation
@@ -72,13 +71,7 @@ class _Erasure:
 @click.command()
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
 @run_option
-@click.option(
-    "--kind",
-    "kinds",
-    type=click.Choice([kind.value for kind in Kind]),
-    multiple=True,
-    help="Erase only documents of this kind, and keep the rest of the evaluation; repeat it for several kinds.",
-)
+@kind_option("Erase only documents of this kind, and keep the rest of the evaluation; repeat it for several kinds.")
 @click.option("--reason", help="Reason, which the receipt records. Do not enter personal data.")
 @by_option
 @yes_option

@@ -13,7 +13,7 @@ from scripts.archive_access.open_bucket import open_read_only_bucket
 from scripts.console.exit_codes import INTERRUPTED, NOT_ALL, OK
 from scripts.console.formatting import format_bytes, format_count
 from scripts.console.interrupts import interruptible
-from scripts.console.options import account_option, json_option
+from scripts.console.options import account_option, json_option, kind_option
 from scripts.console.summary import MEANINGS, REASONS
 from scripts.export.bag import PAYLOAD, close_bag
 from scripts.export.copying import Copier, DocumentSelection, Exported
@@ -21,7 +21,6 @@ from scripts.export.packing import pack
 from scripts.export.staging import check_target_absent, put_in_place, staging_folder
 from scripts.ids.arguments import ParsedIds
 from scripts.ids.run_ids import read_ids_with_run, run_option
-from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
@@ -87,13 +86,7 @@ class _ExportTotals:
 )
 @click.option("--zip", "archive", type=click.Path(path_type=Path), help="ZIP to create.")
 @click.option("--bag", is_flag=True, help="Export a BagIt bag (RFC 8493).")
-@click.option(
-    "--kind",
-    "kinds",
-    type=click.Choice([kind.value for kind in Kind]),
-    multiple=True,
-    help="Export only documents of this kind.",
-)
+@kind_option("Export only documents of this kind.")
 @click.option("--revision", type=click.IntRange(1), help="Export the documents of this revision.")
 @click.option("--strict", is_flag=True, help="Export nothing if a document or evaluation is missing or was changed.")
 @click.option("--current", is_flag=True, help="Leave out documents that RiskOS no longer had when last asked.")

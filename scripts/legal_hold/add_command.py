@@ -11,7 +11,7 @@ from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.operator_name import by_option, operator_name
-from scripts.console.options import account_option, json_option
+from scripts.console.options import account_option, json_option, kind_option
 from scripts.console.read_only import ProgressLine
 from scripts.ids.id_list import read_selected_ids
 from scripts.ids.run_ids import run_option
@@ -21,7 +21,6 @@ from scripts.legal_hold.holder import Holder, HoldResult
 from scripts.legal_hold.opening import find_open_matter, open_hold_stores
 from scripts.legal_hold.results import AT_ONCE, ResultPrinter, iterate
 from scripts.verify.ordered_gather import ordered_gather
-from tasks.bundle.documents import Kind
 from tasks.model.evaluation import Evaluation
 from tasks.model.matter_name import parse_matter
 from tasks.storage.bucket import Bucket
@@ -54,13 +53,7 @@ class AddOptions:
 @click.argument("matter")
 @click.argument("sources", metavar="[FILE|ID]...", nargs=-1)
 @run_option
-@click.option(
-    "--kind",
-    "kinds",
-    type=click.Choice([kind.value for kind in Kind]),
-    multiple=True,
-    help="Hold only documents of this kind; repeat it for several kinds.",
-)
+@kind_option("Hold only documents of this kind; repeat it for several kinds.")
 @click.option(
     "--even-if-absent",
     is_flag=True,

@@ -167,7 +167,7 @@ def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
     return build_manifest(evaluation, job, answer, BundleContents(), retrieved_at=utc_now())
 
 
-def add_evidence(job: Job, before: Manifest) -> Manifest | None:
+def add_facts(job: Job, before: Manifest) -> Manifest | None:
     """Return the manifest with what a job knows beyond it, or None if its reason and its clock stay the same.
 
     Held documents stay even if the evidence restricts them, because an operator has to decide. The marker of an erasure

@@ -23,7 +23,7 @@ from tasks.model.outcome import (
 )
 from tasks.pipeline.manifest_builder import (
     add_documents,
-    add_evidence,
+    add_facts,
     build_manifest,
     build_unasked_tombstone,
     keep_keys,
@@ -153,7 +153,7 @@ async def _archive(job: Job, ctx: PipelineContext, *, is_confirmation: bool = Fa
     with span("look_up"):
         before = await read_manifest(ctx.manifests, evaluation)
     if before and _is_final(before.manifest, job, is_confirmation=is_confirmation):
-        return await _record_evidence(job, ctx, evaluation, before), False
+        return await _record_facts(job, ctx, evaluation, before), False
     if job.without_request:
         return await _record_unasked(job, ctx, evaluation, before), False
     # Reading the manifest and committing it need no memory for a bundle, so both happen outside the slot.
@@ -223,11 +223,11 @@ def _is_final(manifest: Manifest, job: Job, *, is_confirmation: bool) -> bool:
     return not job.refresh and manifest.manifest_outcome not in job.refresh_outcomes
 
 
-async def _record_evidence(
+async def _record_facts(
     job: Job, ctx: PipelineContext, evaluation: Evaluation, before: StoredManifest
 ) -> ArchiveResult:
-    """Commit evidence that arrived after the manifest as a new revision, without a request to RiskOS."""
-    revised = add_evidence(job, before.manifest)
+    """Commit facts that arrived after the manifest as a new revision, without a request to RiskOS."""
+    revised = add_facts(job, before.manifest)
     if revised is None:
         await complete_tags(ctx.manifests, evaluation, before.manifest, ctx.target.tags)
         return _unchanged(before.manifest)

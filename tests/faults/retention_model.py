@@ -127,7 +127,7 @@ class EvaluationModel:
         eval_id: its ID.
         account: its account.
         run: the run that archives it.
-        captured: day of the evaluation; None if nobody said it.
+        captured: day of the evaluation; None if it is not known.
         held: size and first day in the archive of each document.
         gone: hashes that never come back.
         disposals: the documents that were disposed of.
