@@ -83,6 +83,7 @@ async def test_a_large_archive_in_a_folder_is_in_each_year_as_the_schedule_says(
     await live(in_a_folder(tmp_path / "archive", choose_seed(scale), _YEARLY), monkeypatch, figures)
 
 
+@pytest.mark.timeout(_HOURS * 3_600)
 async def test_a_bucket_with_object_lock_is_on_each_day_as_the_schedule_says(
     scale: Scale, s3: S3, monkeypatch: pytest.MonkeyPatch, figures: Callable[[str], None]
 ) -> None:
