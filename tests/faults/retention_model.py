@@ -5,7 +5,8 @@ matters that it has. The world calls the model with everything that it does to t
 """
 
 import calendar
-from collections.abc import Collection, Mapping
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 
@@ -126,6 +127,7 @@ class EvaluationModel:
     Attributes:
         eval_id: its ID.
         account: its account.
+        environment: the environment of the account.
         run: the run that archives it.
         captured: day of the evaluation; None if it is not known.
         held: size and first day in the archive of each document.
@@ -145,6 +147,7 @@ class EvaluationModel:
 
     eval_id: str
     account: str
+    environment: str
     run: str
     captured: date | None
     held: dict[Document, tuple[int, date]] = field(default_factory=dict)
@@ -276,3 +279,13 @@ class EvaluationModel:
         self._first.clear()
         self.locks.clear()
         self.is_known, self.is_erased, self.is_waiting = True, True, False
+
+    @contextlib.contextmanager
+    def blamed(self) -> Iterator[None]:
+        """Add the history of the evaluation to a failure."""
+        try:
+            yield
+        except Exception as error:
+            if not getattr(error, "__notes__", None):
+                error.add_note("\n".join([self.eval_id, *self.history]))
+            raise

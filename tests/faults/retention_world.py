@@ -7,21 +7,17 @@ compared.
 import asyncio
 import contextlib
 import datetime as dt
-import hashlib
 import heapq
 import io
 import random
-import time
 from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
-import orjson
 import pytest
 
 from scripts.erase.duties import RetentionDuties, Waiting
@@ -36,162 +32,34 @@ from scripts.retention.event_recorder import EventRecorder
 from scripts.retention.event_rows import RefusedRow, ReportRow
 from scripts.retention.plan_file import Plan, read_plan
 from scripts.retention.survey import Survey
-from scripts.verify.command import find_differences
-from scripts.verify.context import VerifyContext
-from scripts.verify.layout import group_objects
-from scripts.verify.open_lister import open_lister
-from scripts.verify.ordered_gather import ordered_gather
-from scripts.verify.problems import Difference, Problem
 from tasks.bundle.unpacker import BundleUnpacker
 from tasks.bundle.zip import Limits
 from tasks.model.account import Account
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation
 from tasks.model.job import Job, Queue, Trigger
-from tasks.model.outcome import Outcome
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
 from tasks.retention.schedule import Schedule
-from tasks.riskos.client import RiskOSClient
-from tasks.riskos.response import Bundle, FetchResult, NoBundle
 from tasks.storage.bucket import AlreadyExists, Bucket, ObjectAttributes
-from tasks.storage.manifest import Manifest, read_manifest
-from tasks.storage.manifest_records import DisposedRecord
+from tasks.storage.manifest import read_manifest
 from tasks.storage.matter import begin_release, complete_release, create_matter, record_addition
+from tests.faults.archive_check import ArchiveCheck, evaluation_of, read_existing
+from tests.faults.kill_switch import KillSwitch
 from tests.faults.locked_bucket import LOCK_DAYS, LockedBucket
-from tests.faults.retention_model import EVENTS, RULES, Document, EvaluationModel, ModelDisposal, Named
+from tests.faults.retention_model import EVENTS, RULES, Document, EvaluationModel, Named
+from tests.faults.scripted_riskos import ScriptedRiskOS
+from tests.faults.simulated_clock import SimulatedClock
 from tests.scripts.erase.test_erasure import PowerCut
 from tests.scripts.retention.disposals import OPERATOR
-from tests.zips import zip_of
 from worker.config.settings import Settings
 
 FIRST_DAY = dt.date(2024, 1, 2)
 _HOURS = (0, 0, 9, 22)
 """Hours at which a day's work begins; it takes minutes."""
-_TICK = dt.timedelta(milliseconds=1)
 _ENVIRONMENTS = {"eu": "sandbox", "us": "production"}
-_NAMES = {
-    "document_front": "user_uploaded/documentfrontDoc_Front_1_blob.jpg",
-    "document_back": "user_uploaded/documentbackDoc_Back_1_blob.jpg",
-    "selfie": "user_uploaded/Doc_Selfie_1_blob.jpg",
-    "secondary_document": "user_uploaded/secondary/bill.pdf",
-    "attachment": "case_attachments/1.pdf",
-    "other": "notes.bin",
-}
-_KINDS = {name: kind for kind, name in _NAMES.items()} | {"case_attachments/2.pdf": "attachment"}
-_SHARED = [b"%PDF-1.4 terms " + bytes([number]) for number in range(4)]
-"""Attachments that many evaluations have."""
-_STEPS = frozenset({"create", "replace", "items", "remove", "tidy"})
-"""Calls at which a process is killed."""
 SCHEDULE = Schedule.model_validate({"max_per_run": 1_000_000, "rule": [each.table() for each in RULES]})
-
-
-@dataclass
-class SimulatedClock:
-    """A clock that the test sets, and that goes on by a millisecond whenever it is read.
-
-    Attributes:
-        now: its time.
-    """
-
-    now: dt.datetime = dt.datetime(2024, 1, 2, tzinfo=dt.UTC)
-
-    def set_day(self, day: dt.date, hour: int) -> None:
-        self.now = max(self.now, dt.datetime.combine(day, dt.time(hour), dt.UTC))
-
-    def read(self) -> dt.datetime:
-        self.now += _TICK
-        return self.now
-
-    def seconds(self) -> float:
-        return self.read().timestamp()
-
-    def today(self) -> dt.date:
-        return self.now.date()
-
-    def install(self, patch: pytest.MonkeyPatch) -> None:
-        """Let the product read this clock wherever it does not take one as an argument."""
-        clock = self
-
-        class Simulated(dt.datetime):
-            @classmethod
-            def now(cls, tz: dt.tzinfo | None = None) -> dt.datetime:
-                return clock.read().astimezone(tz)
-
-        stub = SimpleNamespace(time=self.seconds, monotonic=time.monotonic)
-        patch.setattr("tasks.storage.manifest.time", stub)
-        patch.setattr("scripts.erase.traces.time", stub)
-        for module in ("tasks.storage.matter", "scripts.erase.receipt", "scripts.erase.locks"):
-            patch.setattr(f"{module}.datetime", Simulated)
-        patch.setattr(
-            "scripts.retention.event_recorder.dt", SimpleNamespace(datetime=Simulated, UTC=dt.UTC, date=dt.date)
-        )
-
-
-@dataclass
-class KillSwitch:
-    """Ends the process at one of its next steps.
-
-    Attributes:
-        steps_left: how many steps it has left; None for all.
-        is_before: whether the last step is not carried out.
-    """
-
-    steps_left: int | None = None
-    is_before: bool = False
-
-    def wrap(self, behind: Any) -> Any:
-        """Return an object whose steps are counted."""
-        return _Mortal(behind, self)
-
-    def has_ended(self) -> bool:
-        if self.steps_left is not None:
-            self.steps_left -= 1
-        return self.steps_left is not None and self.steps_left < 0
-
-
-class _Mortal:
-    def __init__(self, behind: Any, switch: KillSwitch) -> None:
-        self._behind, self._switch = behind, switch
-
-    def __getattr__(self, name: str) -> Any:
-        method, switch = getattr(self._behind, name), self._switch
-        if name not in _STEPS:
-            return method
-
-        async def later(*arguments: Any, **named: Any) -> Any:
-            is_last = switch.has_ended()
-            if not (is_last and switch.is_before):
-                result = await method(*arguments, **named)
-            if is_last:
-                raise PowerCut
-            return result
-
-        def now(*arguments: Any, **named: Any) -> Any:
-            is_last = switch.has_ended()
-            if not (is_last and switch.is_before):
-                result = method(*arguments, **named)
-            if is_last:
-                raise PowerCut
-            return result
-
-        return later if asyncio.iscoroutinefunction(method) else now
-
-
-@dataclass
-class _ScriptedRiskOS:
-    """RiskOS: it answers with the current documents of an evaluation."""
-
-    account: Account
-    documents: dict[str, dict[str, bytes]]
-
-    async def fetch(self, evaluation: Evaluation, *_: object) -> FetchResult:
-        documents = self.documents[evaluation.eval_id]
-        if not documents:
-            return NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-        data = zip_of(documents)
-        return Bundle(None, data, hashlib.sha256(data).hexdigest(), len(data))
 
 
 @dataclass(frozen=True)
@@ -246,7 +114,6 @@ class RetentionWorld:
     counts: Counter[str] = field(default_factory=Counter)
     _switch: KillSwitch = field(default_factory=KillSwitch)
     _agenda: list[tuple[dt.date, int, str, str]] = field(default_factory=list)
-    _riskos: dict[str, dict[str, bytes]] = field(default_factory=dict)
     _jobs: defaultdict[str, list[Job]] = field(default_factory=lambda: defaultdict(list))
     _matters: dict[str, list[str]] = field(default_factory=dict)
     _plans: list[tuple[Plan, Named]] = field(default_factory=list)
@@ -257,6 +124,10 @@ class RetentionWorld:
 
     def __post_init__(self) -> None:
         self.dice = random.Random(self.seed)  # noqa: S311  # not a secret
+        self._riskos = ScriptedRiskOS(self.dice)
+        self._check = ArchiveCheck(
+            self.settings, self.bucket, self.models, self.find_documents, self._lingering, self._orphaned
+        )
         self._numbers = count()
         last = FIRST_DAY + dt.timedelta(days=365 * self.size.years)
         some = {
@@ -279,9 +150,9 @@ class RetentionWorld:
         days_before = 0 if self.size.is_aligned else dice.choice([0, 0, 1, 30, 700])
         captured = self.busy_days[first] - dt.timedelta(days=days_before) if dice.random() < 0.7 else None
         run = "disputed" if dice.random() < 0.1 else "q3"
-        self.models[eval_id] = EvaluationModel(eval_id, dice.choice(list(_ENVIRONMENTS)), run, captured)
-        names = dice.sample(list(_KINDS), dice.randint(2, len(_KINDS)))
-        self._riskos[eval_id] = {name: self._make_content(name) for name in names}
+        account = dice.choice(list(_ENVIRONMENTS))
+        self.models[eval_id] = EvaluationModel(eval_id, account, _ENVIRONMENTS[account], run, captured)
+        self._riskos.begin(eval_id)
         if dice.random() < 0.05:
             self._put_on_agenda(self.busy_days[max(0, first - 3)], eval_id, "hold")
         self._put_on_agenda(self.busy_days[first], eval_id, "archive")
@@ -294,12 +165,6 @@ class RetentionWorld:
 
     def _put_on_agenda(self, day: dt.date, eval_id: str, action: str) -> None:
         heapq.heappush(self._agenda, (day, next(self._numbers), eval_id, action))
-
-    def _make_content(self, name: str) -> bytes:
-        if name.startswith("case_attachments/") and self.dice.random() < 0.3:
-            return self.dice.choice(_SHARED)
-        beginning = b"%PDF-1.4 " if name.endswith(".pdf") else b"\xff\xd8\xff\xe0"
-        return beginning + self.dice.randbytes(self.dice.randint(8, 40))
 
     @property
     def today(self) -> dt.date:
@@ -333,13 +198,17 @@ class RetentionWorld:
                 self._read_locks(model)
             await self._apply()
             if self.today >= verified + dt.timedelta(days=self.size.verify_days) and not self._interrupted:
-                await self.check_everything()
+                await self._compare_all()
                 verified = self.today
             day = self._find_next_day()
         if self._interrupted:
             self.clock.set_day(self.today + dt.timedelta(days=1), 0)
             await self._apply()
-        await self.check_everything()
+        await self._compare_all()
+
+    async def _compare_all(self) -> None:
+        await self._check.compare_all()
+        self.counts["verifications"] += 1
 
     def _find_next_day(self) -> dt.date | None:
         tomorrow = self.today + dt.timedelta(days=1)
@@ -355,7 +224,7 @@ class RetentionWorld:
     async def _act(self) -> None:
         while self._agenda and self._agenda[0][0] <= self.today:
             _, _, eval_id, action = heapq.heappop(self._agenda)
-            with self.blaming(eval_id):
+            with self.models[eval_id].blamed():
                 await self._do(action, eval_id)
 
     async def _do(self, action: str, eval_id: str) -> None:  # noqa: C901  # a line for each action
@@ -364,7 +233,7 @@ class RetentionWorld:
             case "archive":
                 await self._order(eval_id)
             case "refresh":
-                self._change_at_riskos(eval_id)
+                self._riskos.change(eval_id)
                 await self._order(eval_id, refresh=True)
             case "archive again":
                 await self._order(eval_id, refresh=True, even_if_erased=True)
@@ -385,24 +254,8 @@ class RetentionWorld:
             case release:
                 await self._release(release.removeprefix("release "))
 
-    @contextlib.contextmanager
-    def blaming(self, eval_id: str) -> Iterator[None]:
-        """Add the seed and the history of an evaluation to a failure."""
-        try:
-            yield
-        except Exception as error:
-            if not getattr(error, "__notes__", None):
-                error.add_note(f"seed {self.seed}, {self.size}, on {self.today}")
-                error.add_note("\n".join([eval_id, *self.models[eval_id].history]))
-            raise
-
     def _note(self, eval_id: str, what: str) -> None:
         self.models[eval_id].history.append(f"{self.today} {what}")
-
-    def evaluation(self, eval_id: str) -> Evaluation:
-        """Return an evaluation with its environment."""
-        account = self.models[eval_id].account
-        return Evaluation(eval_id, _ENVIRONMENTS[account], account)
 
     async def _killed(self, work: Callable[[], Awaitable[Any]], most_steps: int, chance: float) -> bool:
         """Carry out work, and perhaps kill it; return whether it was killed."""
@@ -425,18 +278,6 @@ class RetentionWorld:
 
     # -- orders
 
-    def _change_at_riskos(self, eval_id: str) -> None:
-        documents, dice = self._riskos[eval_id], self.dice
-        for _ in range(dice.randint(0, 2)):
-            match dice.randrange(4):
-                case 0 | 1:
-                    name = dice.choice(list(_KINDS))
-                    documents[name] = self._make_content(name)
-                case 2 if documents:
-                    documents[dice.choice(list(_KINDS))] = dice.choice(list(documents.values()))
-                case _ if documents:
-                    del documents[dice.choice(list(documents))]
-
     async def _order(self, eval_id: str, *, refresh: bool = False, even_if_erased: bool = False) -> None:
         model, ordered_at = self.models[eval_id], self.clock.seconds()
         captured = model.captured and dt.datetime.combine(model.captured, dt.time(23), dt.UTC).timestamp()
@@ -453,10 +294,7 @@ class RetentionWorld:
 
     async def _attempt(self, job: Job) -> None:
         model = self.models[job.eval_id]
-        documents = {
-            (_KINDS[name], hashlib.sha256(data).hexdigest()): len(data)
-            for name, data in self._riskos[job.eval_id].items()
-        }
+        documents = self._riskos.sizes(job.eval_id)
         is_covered = job.even_if_erased and self._erased_at.get(job.eval_id, 0.0) < (job.ordered_at or 0.0)
         is_asked = is_covered if model.is_erased else job.refresh or not model.is_archived
         work = partial(archive, job, self._make_context(model.account))
@@ -475,11 +313,11 @@ class RetentionWorld:
     def _find_orphans(self, model: EvaluationModel) -> set[Document]:
         """Return the documents that interrupted attempts have left."""
         is_orphaned = model.eval_id in self._orphaned
-        return self.find_documents(self.evaluation(model.eval_id)) - model.held.keys() if is_orphaned else set()
+        return self.find_documents(evaluation_of(model)) - model.held.keys() if is_orphaned else set()
 
     async def _leave_orphans(self, job: Job, work: Callable[[], Awaitable[Any]]) -> bool:
         """End an attempt before its manifest, and make it again on a later day; return whether it ended."""
-        evaluation = self.evaluation(job.eval_id)
+        evaluation = self._evaluation(job.eval_id)
         before = await read_manifest(self.bucket, evaluation)
         if not await self._killed(work, 4, 1):
             return False
@@ -498,7 +336,7 @@ class RetentionWorld:
     def _make_context(self, account: str) -> PipelineContext:
         bucket = self._switch.wrap(self.locked.worker_bucket if self.locked else self.bucket)
         known = Account(account, _ENVIRONMENTS[account], "", None, None, None)  # type: ignore[arg-type]
-        client = cast("RiskOSClient", _ScriptedRiskOS(known, self._riskos))
+        client = self._riskos.client(known)
         gate = ArchiveGate(None, None)  # type: ignore[arg-type]  # it is never closed
         policy = RetentionPolicy(SCHEDULE, LOCK_DAYS if self.locked else None, self.clock.today)
         return PipelineContext(client, gate, UploadTarget(bucket), bucket, BundleUnpacker(Limits()), retention=policy)
@@ -509,7 +347,7 @@ class RetentionWorld:
         model, event = self.models[eval_id], self.dice.choice(EVENTS)
         days = [each for each in self.busy_days if each <= self.today]
         day = None if self.dice.random() < 0.15 else self.dice.choice(days)
-        recorder = EventRecorder(self._switch.wrap(self.bucket), _ENVIRONMENTS[model.account], "records")
+        recorder = EventRecorder(self._switch.wrap(self.bucket), model.environment, "records")
         results: list[object] = []
 
         async def record() -> None:
@@ -540,7 +378,7 @@ class RetentionWorld:
         bucket = self._switch.wrap(self.bucket)
         await create_matter(bucket, matter, "case 17", "counsel")
         holder = Holder(bucket, self.locked and self.locked.archive, matter, even_if_absent)
-        for each in map(self.evaluation, members):
+        for each in map(self._evaluation, members):
             if (await holder.look_up(each)).is_new:
                 await record_addition(bucket, matter, each.environment, [each.eval_id], "counsel")
             model = self.models[each.eval_id]
@@ -557,12 +395,12 @@ class RetentionWorld:
         """Do what `legal-hold release` does."""
         bucket = self._switch.wrap(self.bucket)
         await begin_release(bucket, matter, "settled", "counsel")
-        for each in map(self.evaluation, self._matters[matter]):
+        for each in map(self._evaluation, self._matters[matter]):
             assert (await Holder(bucket, self.locked and self.locked.archive, matter).release(each)).why is None
         await complete_release(bucket, matter)
 
     async def _erase(self, eval_id: str) -> None:
-        model, evaluation = self.models[eval_id], self.evaluation(eval_id)
+        model, evaluation = self.models[eval_id], self._evaluation(eval_id)
         if not model.is_known:
             return
         self._read_locks(model)
@@ -587,7 +425,7 @@ class RetentionWorld:
     def _read_locks(self, model: EvaluationModel) -> None:
         """Tell the model what S3 keeps, and until when."""
         if self.locked:
-            locks = self.locked.find_locks(self.evaluation(model.eval_id))
+            locks = self.locked.find_locks(evaluation_of(model))
             model.erasable_from = max(locks.values(), default=dt.date.min)
             model.locks.clear()
             for key, day in locks.items():
@@ -600,7 +438,7 @@ class RetentionWorld:
         return ErasureStores(self._switch.wrap(self.bucket), versions, RedisRecords(None), duties=duties)
 
     async def _record_erasure(self, eval_id: str) -> None:
-        model, after = self.models[eval_id], await self._read(eval_id)
+        model, after = self.models[eval_id], await read_existing(self.bucket, self._evaluation(eval_id))
         self._note(eval_id, "erased")
         self.counts["erasures"] += 1
         assert after.erased, "it has no marker"
@@ -608,10 +446,8 @@ class RetentionWorld:
         model.erase()
         self._orphaned.discard(eval_id)
 
-    async def _read(self, eval_id: str) -> Manifest:
-        found = await read_manifest(self.bucket, self.evaluation(eval_id))
-        assert found, "it has no manifest"
-        return found.manifest
+    def _evaluation(self, eval_id: str) -> Evaluation:
+        return evaluation_of(self.models[eval_id])
 
     # -- applications
 
@@ -631,7 +467,7 @@ class RetentionWorld:
             for each in plan.evaluations()
         }
         for eval_id in self.models:
-            with self.blaming(eval_id):
+            with self.models[eval_id].blamed():
                 assert planned.get(eval_id, set()) == named[eval_id], f"the plan until {until}"
         if later := [each for each in self.busy_days if each > self.today][:10]:
             self._plans.append((plan, named))
@@ -694,12 +530,12 @@ class RetentionWorld:
         self.counts["applications"] += 1
         self.counts["kept by a lock"] += self._count_locked()
         for model in changing:
-            with self.blaming(model.eval_id):
+            with model.blamed():
                 await self._record_application(model, None if named is None else named.get(model.eval_id, ()))
         assert self._interrupted or codes == [0]
         for model in self.models.values() if self.size.is_checked_daily else changing:
-            with self.blaming(model.eval_id):
-                await self.compare(model)
+            with model.blamed():
+                await self._check.compare(model)
 
     async def _record_application(self, model: EvaluationModel, named: Collection[tuple[str, str, str]] | None) -> None:
         """Record what an application did to an evaluation; if it was killed, it may have done a part of it."""
@@ -707,7 +543,7 @@ class RetentionWorld:
         may_erase = model.is_waiting and not model.matters and model.erasable_from <= self.today
         if self._interrupted:
             self._lingering.add(model.eval_id)
-            manifest = await self._read(model.eval_id)
+            manifest = await read_existing(self.bucket, evaluation_of(model))
             may_erase = may_erase and manifest.erased is not None
             gone = {each.sha256 for each in manifest.disposed}
             going = going if manifest.erased else {each: said for each, said in going.items() if each[1] in gone}
@@ -737,89 +573,8 @@ class RetentionWorld:
         """Store documents again that were disposed of since a time, as a worker that had read the manifest before."""
         for model in self.models.values():
             if not model.matters and model.due_on(self.today) and self.dice.random() < 0.5:
-                for each in (await self._read(model.eval_id)).disposed:
+                for each in (await read_existing(self.bucket, evaluation_of(model))).disposed:
                     if dt.datetime.fromisoformat(each.disposed_at) >= since and each.receipt:
                         self.counts["stored again meanwhile"] += 1
                         with contextlib.suppress(AlreadyExists):
                             await self.bucket.create(each.key, b"late", ObjectAttributes("image/jpeg"))
-
-    # -- comparisons
-
-    async def compare(self, model: EvaluationModel) -> None:
-        """Compare the manifest and the objects of an evaluation with the model."""
-        found = await read_manifest(self.bucket, self.evaluation(model.eval_id))
-        assert (found is not None) == model.is_known
-        objects = self.find_documents(self.evaluation(model.eval_id))
-        if found is None:
-            assert objects == set() or model.eval_id in self._orphaned
-            return
-        manifest = found.manifest
-        assert (manifest.erased is not None) == model.is_erased
-        assert set(manifest.matters) == model.matters
-        held = {(each.kind, each.sha256) for each in manifest.documents}
-        assert held == model.held.keys(), f"held are {held}, and {model.held} ought to be; {model.decisions()}"
-        assert Counter(_disposal_of(each) for each in manifest.disposed if each.receipt) == Counter(model.disposals)
-        assert {(each.kind, each.sha256) for each in manifest.disposed if not each.receipt} == model.refused
-        leftovers = objects - model.held.keys()
-        assert model.held.keys() <= objects
-        is_allowed = model.eval_id in self._lingering | self._orphaned
-        assert leftovers == set() or is_allowed, f"{leftovers} are still there"
-
-    async def check_everything(self) -> None:
-        """Compare every evaluation, verify the archive, and check all certificates."""
-        for model in self.models.values():
-            with self.blaming(model.eval_id):
-                await self.compare(model)
-        differences = await self._verify()
-        for each in differences:
-            if each.problem in {Problem.ORPHAN, Problem.MANIFEST_MISSING} and each.eval_id in self._orphaned:
-                continue
-            with self.blaming(each.eval_id):
-                assert each.problem is Problem.DISPOSED_STILL_THERE, each
-                assert each.eval_id in self._lingering, each
-        await self._check_certificates()
-        self.counts["verifications"] += 1
-
-    async def _verify(self) -> list[Difference]:
-        async with open_lister(self.settings) as lister:
-            ctx = VerifyContext(self.bucket, lister, young=float("inf"))
-            groups = group_objects(lister.walk(""))
-            found = ordered_gather(64, partial(find_differences, ctx), groups)
-            return [each async for some in found for each in some]
-
-    async def _check_certificates(self) -> None:
-        """Check that certificates list what is disposed of, each document once, with counts that are true."""
-        listed = defaultdict[str, list[tuple[str, ModelDisposal]]](list)
-        for model in self.models.values():
-            for each in (await self._read(model.eval_id)).disposed if model.disposals else ():
-                if each.receipt and model.eval_id not in self._lingering:
-                    document = ModelDisposal(
-                        each.kind, each.sha256, each.size, each.rule, each.due, _day(each.disposed_at)
-                    )
-                    listed[each.receipt].append((model.eval_id, document))
-        for key, certificate in (await self._read_certificates()).items():
-            own = listed.pop(key, [])
-            documents = Counter((each["kind"], each["sha256"], each["size"]) for each in certificate["documents"])
-            wanted = Counter((each.kind, each.sha256, each.size) for _, each in own)
-            assert documents == wanted, f"{key} does not list what was disposed of"
-            evaluations = {eval_id for eval_id, _ in own}
-            with self.blaming(min(evaluations)):
-                assert certificate["evaluations"] == len(evaluations), key
-                assert certificate["bytes"] == sum(each.size for _, each in own), key
-                assert {each.rule for _, each in own} == {certificate["rule"]}, key
-                assert _day(certificate["disposed_from"]) == min(each.day for _, each in own), key
-                assert _day(certificate["disposed_until"]) == max(each.day for _, each in own), key
-        assert not listed, f"disposed of without a certificate: {dict(listed)}"
-
-    async def _read_certificates(self) -> dict[str, Any]:
-        keys = [each.key async for some in self.bucket.list_objects("receipts/disposals/") for each in some]
-        found = {key: await self.bucket.read(key) for key in keys}
-        return {key: orjson.loads(each.data) for key, each in found.items() if each}
-
-
-def _disposal_of(record: DisposedRecord) -> ModelDisposal:
-    return ModelDisposal(record.kind, record.sha256, record.size, record.rule, record.due, _day(record.disposed_at))
-
-
-def _day(moment: str) -> dt.date:
-    return dt.datetime.fromisoformat(moment).date()

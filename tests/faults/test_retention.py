@@ -12,8 +12,9 @@ from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
 from tests.faults.locked_bucket import LockedBucket
 from tests.faults.retention_model import Document
-from tests.faults.retention_world import RetentionWorld, SimulatedClock, WorldSize
+from tests.faults.retention_world import RetentionWorld, WorldSize
 from tests.faults.scale import Scale
+from tests.faults.simulated_clock import SimulatedClock
 from worker.config.settings import Settings
 
 _SHORT_SEED = 1
@@ -55,7 +56,11 @@ def sentence(world: RetentionWorld) -> str:
 async def live(world: RetentionWorld, monkeypatch: pytest.MonkeyPatch, figures: Callable[[str], None]) -> None:
     started = time.monotonic()
     world.install(monkeypatch)
-    await world.live()
+    try:
+        await world.live()
+    except Exception as error:
+        error.add_note(f"seed {world.seed}, {world.size}, on {world.today}")
+        raise
     figures(f"{sentence(world)}; seed {world.seed}, {time.monotonic() - started:,.0f} s")
 
 
