@@ -37,7 +37,7 @@ class BackgroundLoops:
         self._parts, self._consumer = parts, consumer
         self._cancellation, self._cancellations = Cancellation(parts.redis), 0
         self._ticked_at: float | None = None
-        self._direct_tasks: set[asyncio.Task[bool]] = set()
+        self._direct_tasks: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,7 +132,7 @@ class BackgroundLoops:
             self._direct_tasks.add(task)
             task.add_done_callback(self._finish_direct)
 
-    def _finish_direct(self, task: "asyncio.Task[bool]") -> None:
+    def _finish_direct(self, task: "asyncio.Task[None]") -> None:
         self._direct_tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):

@@ -53,10 +53,10 @@ class Consumer:
         self._parts.prefetch.expect_evaluations(message.queue, len(message.eval_ids))
         return self._handle_fetched(message)
 
-    async def handle_unpublished(self, eval_ids: Sequence[str]) -> bool:
-        """Process evaluations without a message; return False if some were released to their queue."""
+    async def handle_unpublished(self, eval_ids: Sequence[str]) -> None:
+        """Process evaluations without a message."""
         good, _ = parse_eval_ids(eval_ids)  # as of a message
-        return await self._process_all(await self._lease(good))
+        await self._process_all(await self._lease(good))
 
     async def reject(self, cause: str, why: str, source: str, message: str) -> None:
         """Keep a message that does not fit the contract among the dead letters.

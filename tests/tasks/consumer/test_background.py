@@ -40,7 +40,7 @@ class FailingConsumer:
         self.released: list[str] = []
         self.may_go_on = asyncio.Event()
 
-    async def handle_unpublished(self, eval_ids: Sequence[str]) -> bool:
+    async def handle_unpublished(self, eval_ids: Sequence[str]) -> None:
         self.unpublished += eval_ids
         await self.may_go_on.wait()
         raise ValueError
