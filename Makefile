@@ -34,7 +34,7 @@ demo: venv       ## watch it archive evaluations: no key, no server, no Docker
 test: venv       ## run all tests, in two processes more than there are cores, since many tests wait
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --dist worksteal -n $$($(BIN)/python -c 'import os; print((os.cpu_count() or 1) + 2)')
 
-faults: venv     ## inject faults for an hour, and print the results
+faults: venv     ## inject faults for some hours, and print the results
 	@$(BIN)/pytest --faults=long tests/faults tests/scripts/test_cli_misconfigurations.py tests/scripts/quarantine/test_retry_command.py
 	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/ledger/test_ledger_laws.py
 
