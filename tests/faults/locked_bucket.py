@@ -1,8 +1,10 @@
 """A bucket of moto's server with versions and Object Lock, for whose locks time passes as the test says."""
 
+import copy
 import datetime as dt
 import re
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
@@ -63,6 +65,8 @@ class LockedBucket:
     def install(self, patch: pytest.MonkeyPatch) -> None:
         """Let moto read the simulated clock, and commands use this client."""
         patch.setattr("moto.s3.models.utcnow", lambda: self._now().replace(tzinfo=None))
+        # For each list of versions, moto makes a deep copy of every version in the bucket.
+        patch.setattr("moto.s3.models.copy", SimpleNamespace(copy=copy.copy, deepcopy=list))
         for module in ("scripts.erase.versions", "scripts.retention.survey", "scripts.retention.apply_command"):
             patch.setattr(f"{module}.open_s3_archive", lambda _: self.archive)
 
