@@ -77,11 +77,28 @@ class Planner:
         if manifest is None:
             return ExaminedEvaluation(walked.evaluation, None)
         unfinished = await self._index.find_open(manifest) if manifest.disposed else ()
-        documents = assess(self._schedule, manifest, walked.events, self._until)
-        documents = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
+        assessed = assess(self._schedule, manifest, walked.events, self._until)
+        documents = await self._look_up_locks(assessed)
         receipts = tuple(dict.fromkeys(each.receipt for each in unfinished if each.receipt))
         bundles = len(manifest.quarantined_bundles)
         return ExaminedEvaluation(walked.evaluation, documents, receipts, len(unfinished), bundles)
+
+    async def _look_up_locks(self, documents: Sequence[AssessedDocument]) -> list[AssessedDocument]:
+        """Return documents with the locks of those that are due; those with the same bytes go when the last one may."""
+        if not any(each.state is DocumentState.DUE for each in documents):
+            return list(documents)
+        found = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
+        last = {
+            each.document.sha256: each
+            for each in sorted(found, key=lambda each: each.goes_on or date.min)
+            if each.goes_on
+        }
+        return [
+            replace(each, state=last_one.state, goes_on=last_one.goes_on)
+            if (last_one := last.get(each.document.sha256))
+            else each
+            for each in found
+        ]
 
     async def _look_up_lock(self, assessed: AssessedDocument) -> AssessedDocument:
         """Return a due document with the day on which it goes, or with the lock that holds it back beyond the plan."""

@@ -468,7 +468,8 @@ class RetentionWorld:
         }
         for eval_id in self.models:
             with self.models[eval_id].blamed():
-                assert planned.get(eval_id, set()) == named[eval_id], f"the plan until {until}"
+                told = planned.get(eval_id, set())
+                assert told == named[eval_id], f"the plan until {until} names {told}, the model {named[eval_id]}"
         if later := [each for each in self.busy_days if each > self.today][:10]:
             self._plans.append((plan, named))
             self._put_on_agenda(self.dice.choice(later), next(iter(self.models)), "apply a plan")

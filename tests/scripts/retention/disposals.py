@@ -38,6 +38,17 @@ def at(day: str) -> datetime:
     return datetime.fromisoformat(f"{day}T12:00:00+00:00")
 
 
+def copying_the_selfie(kind: str) -> Callable[[Manifest], Manifest]:
+    """Return a change of a manifest: its selfie is there a second time, as a document of another kind."""
+
+    def change(manifest: Manifest) -> Manifest:
+        (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
+        copy = selfie.model_copy(update={"kind": kind, "key": selfie.key.replace("/selfie/", f"/{kind}/")})
+        return manifest.model_copy(update={"documents": (*manifest.documents, copy)})
+
+    return change
+
+
 async def no_wait() -> None:
     """Do not wait: the test has no worker."""
 

@@ -27,7 +27,7 @@ from tasks.storage.manifest import Manifest
 from tasks.storage.revision import amend
 from tests.archives import eval_ids, fill
 from tests.scripts.erase.test_erasure import CutOff, PowerCut
-from tests.scripts.retention.disposals import RetainedArchive, at
+from tests.scripts.retention.disposals import RetainedArchive, at, copying_the_selfie
 from worker.config.settings import Settings
 
 PLAIN, REVISED, _, TOMBSTONE = eval_ids(4)
@@ -192,12 +192,7 @@ async def test_no_certificate_lists_documents_that_a_worker_may_still_store(
 
 
 async def test_documents_with_the_same_bytes_go_together_or_not_at_all(archive: RetainedArchive) -> None:
-    def twin(manifest: Manifest) -> Manifest:
-        (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
-        copy = selfie.model_copy(update={"kind": "attachment", "key": selfie.key.replace("/selfie/", "/attachment/")})
-        return manifest.model_copy(update={"documents": (*manifest.documents, copy)})
-
-    await amend(archive.bucket, Evaluation(PLAIN, "sandbox"), twin)
+    await amend(archive.bucket, Evaluation(PLAIN, "sandbox"), copying_the_selfie("attachment"))
 
     await archive.dispose(DUE)
 

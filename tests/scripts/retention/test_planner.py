@@ -16,7 +16,7 @@ from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.revision import amend
 from tests.archives import eval_ids, fill
-from tests.scripts.retention.disposals import RetainedArchive
+from tests.scripts.retention.disposals import RetainedArchive, copying_the_selfie
 from worker.config.settings import Settings
 
 PLAIN, REVISED, THIRD, TOMBSTONE = eval_ids(4)
@@ -108,6 +108,32 @@ async def test_a_lock_that_ends_after_the_plan_holds_documents_back(
         ("kept", "document_back", ""): 5,
     }
     assert [each.eval_id for each in plan.evaluations()] == [THIRD]
+
+
+async def test_a_lock_holds_back_all_documents_with_the_same_bytes(
+    archive: RetainedArchive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive.schedule["rule"] = [{"name": "all", "kind": ["selfie", "other"], "keep_for": "1d", "clock": "archived"}]
+    for eval_id in (PLAIN, THIRD):
+        await amend(archive.bucket, Evaluation(eval_id, "sandbox"), copying_the_selfie("other"))
+    found = {
+        (PLAIN, "selfie"): VersionLock("COMPLIANCE", datetime(2030, 5, 1, tzinfo=UTC)),
+        (THIRD, "other"): VersionLock("COMPLIANCE", datetime(2027, 2, 1, tzinfo=UTC)),
+    }
+    monkeypatch.setattr(survey, "find_retention_reader", lambda _: lambda key: found.get(tuple(key.split("/")[1:3])))
+
+    plan, counts = await archive.plan("2026-12-01", until="2027-03-01")
+
+    assert counted(counts) == {
+        ("due", "selfie", "2026-12"): 3,
+        ("due", "selfie", "2027-02"): 1,
+        ("due", "other", "2027-02"): 1,
+        ("compliance_lock", "selfie", "2030-05"): 1,
+        ("compliance_lock", "other", "2030-05"): 1,
+        ("kept", "document_front", ""): 5,
+        ("kept", "document_back", ""): 5,
+    }
+    assert PLAIN not in {each.eval_id for each in plan.evaluations()}
 
 
 async def test_locks_are_looked_up_for_a_bounded_number_of_due_documents(
