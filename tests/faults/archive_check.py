@@ -22,6 +22,9 @@ from tasks.storage.manifest_records import DisposedRecord
 from tests.faults.retention_model import Document, EvaluationModel, ModelDisposal
 from worker.config.settings import Settings
 
+_Disposals = defaultdict[str, list[tuple[str, ModelDisposal]]]
+"""Evaluation and disposal, by the key of the certificate."""
+
 
 def evaluation_of(model: EvaluationModel) -> Evaluation:
     """Return the evaluation that a model describes."""
@@ -102,19 +105,16 @@ class ArchiveCheck:
 
     async def _check_certificates(self) -> None:
         """Check that certificates list what is disposed of, each document once, with counts that are true."""
-        listed = defaultdict[str, list[tuple[str, ModelDisposal]]](list)
-        for model in self._models.values():
-            for each in (await read_existing(self._bucket, evaluation_of(model))).disposed if model.disposals else ():
-                if each.receipt and model.eval_id not in self._lingering:
-                    document = ModelDisposal(
-                        each.kind, each.sha256, each.size, each.rule, each.due, _day(each.disposed_at)
-                    )
-                    listed[each.receipt].append((model.eval_id, document))
+        listed, interrupted = await self._find_disposals()
         for key, certificate in (await self._read_certificates()).items():
-            own = listed.pop(key, [])
             documents = Counter((each["kind"], each["sha256"], each["size"]) for each in certificate["documents"])
-            wanted = Counter((each.kind, each.sha256, each.size) for _, each in own)
-            assert documents == wanted, f"{key} does not list what was disposed of"
+            own = listed.pop(key, [])
+            others = documents - Counter(_document(each) for _, each in own)
+            for eval_id, each in interrupted[key]:
+                if others[_document(each)]:
+                    others[_document(each)] -= 1
+                    own.append((eval_id, each))
+            assert documents == Counter(_document(each) for _, each in own), f"{key} lists something else"
             evaluations = {eval_id for eval_id, _ in own}
             with self._models[min(evaluations)].blamed():
                 assert certificate["evaluations"] == len(evaluations), key
@@ -124,6 +124,19 @@ class ArchiveCheck:
                 assert _day(certificate["disposed_until"]) == max(each.day for _, each in own), key
         assert not listed, f"disposed of without a certificate: {dict(listed)}"
 
+    async def _find_disposals(self) -> tuple[_Disposals, _Disposals]:
+        """Return the disposals that certificates have to list, and those that they may list, by key.
+
+        The latter are of evaluations that a killed application has begun with.
+        """
+        listed, interrupted = _Disposals(list), _Disposals(list)
+        for model in self._models.values():
+            found = interrupted if model.eval_id in self._lingering else listed
+            for each in (await read_existing(self._bucket, evaluation_of(model))).disposed if model.disposals else ():
+                if each.receipt:
+                    found[each.receipt].append((model.eval_id, _disposal_of(each)))
+        return listed, interrupted
+
     async def _read_certificates(self) -> dict[str, Any]:
         keys = [each.key async for some in self._bucket.list_objects("receipts/disposals/") for each in some]
         found = {key: await self._bucket.read(key) for key in keys}
@@ -132,6 +145,10 @@ class ArchiveCheck:
 
 def _disposal_of(record: DisposedRecord) -> ModelDisposal:
     return ModelDisposal(record.kind, record.sha256, record.size, record.rule, record.due, _day(record.disposed_at))
+
+
+def _document(disposal: ModelDisposal) -> tuple[str, str, int]:
+    return disposal.kind, disposal.sha256, disposal.size
 
 
 def _day(moment: str) -> dt.date:

@@ -73,7 +73,9 @@ class WorldSize:
         actions: how often something happens to an evaluation after its first archiving.
         verify_days: days between two verifications.
         plans: how many plans are written and applied later.
-        is_aligned: whether it all happens on the same day of each year, so that there are few applications.
+        has_leap_days: whether something also happens around each February 29.
+        is_aligned: whether every evaluation is archived on the day on which it was captured, so that documents are due
+            on few days.
         is_checked_daily: whether each application is followed by a comparison of all evaluations.
     """
 
@@ -83,6 +85,7 @@ class WorldSize:
     actions: int = 8
     verify_days: int = 365
     plans: int = 5
+    has_leap_days: bool = True
     is_aligned: bool = False
     is_checked_daily: bool = True
 
@@ -130,14 +133,14 @@ class RetentionWorld:
         )
         self._numbers = count()
         last = FIRST_DAY + dt.timedelta(days=365 * self.size.years)
-        some = {
+        busy = {
             FIRST_DAY + dt.timedelta(days=self.dice.randrange((last - FIRST_DAY).days))
             for _ in range(self.size.busy_days)
         }
-        leap = {
-            dt.date(year, month, day) for year in range(2024, last.year, 4) for month, day in ((2, 28), (2, 29), (3, 1))
-        }
-        self.busy_days = sorted(some | leap)
+        if self.size.has_leap_days:
+            days = (2, 28), (2, 29), (3, 1)
+            busy |= {dt.date(year, month, day) for year in range(2024, last.year, 4) for month, day in days}
+        self.busy_days = sorted(busy)
         self.last_day = last
         for _ in range(self.size.evaluations):
             self._plan_life()

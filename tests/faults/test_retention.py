@@ -24,7 +24,9 @@ _SHORT, _SHORT_IN_S3 = (
     WorldSize(evaluations=4, busy_days=8, verify_days=2_000, plans=1),
 )
 _MONTHLY = WorldSize(evaluations=1_000, verify_days=30, plans=20, is_checked_daily=False)
-_YEARLY = WorldSize(100_000, busy_days=12, actions=1, plans=3, is_aligned=True, is_checked_daily=False)
+_YEARLY = WorldSize(
+    100_000, busy_days=10, actions=1, plans=3, has_leap_days=False, is_aligned=True, is_checked_daily=False
+)
 _LONG_IN_S3 = WorldSize(evaluations=200, busy_days=40, plans=3, is_checked_daily=False)
 _HOURS = 4
 
