@@ -1091,3 +1091,30 @@ async def test_written_objects_stay_when_the_lease_was_lost_without_an_erasure(h
     await harness.attempt(job)
     assert recorded == []
     assert len(list(store.list())) > 0
+
+
+async def test_all_written_objects_are_recorded_when_the_lease_is_lost_and_the_manifest_cannot_be_read(
+    harness: AttemptHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await harness.accept_and_lease(Scenario.DOCUMENTED)
+    recorded: list[str] = []
+    bucket, confirmed = S3Bucket(MemoryStore()), iter((None, None, None))
+
+    async def confirm(_: Job) -> None:
+        if next(confirmed, False) is False:
+            monkeypatch.setattr(S3Bucket, "read", fail)
+            raise LeaseLost
+
+    async def fail(*_: object) -> None:
+        raise StorageError("read", "TimeoutError")
+
+    harness.context = replace(
+        harness.context,
+        target=UploadTarget(bucket),
+        manifests=bucket,
+        confirm_lease=confirm,
+        watch=LeaseWatch(record_leftovers=recorded.extend),
+    )
+    await harness.attempt(job)
+    assert recorded
+    assert all(key.startswith(f"sandbox/{job.eval_id}/") for key in recorded)
