@@ -25,7 +25,7 @@ _SHORT, _SHORT_IN_S3 = (
 )
 _MONTHLY = WorldSize(evaluations=1_000, verify_days=30, plans=20, is_checked_daily=False)
 _YEARLY = WorldSize(
-    100_000, busy_days=10, actions=1, plans=3, has_leap_days=False, is_aligned=True, is_checked_daily=False
+    100_000, busy_days=6, actions=1, plans=3, has_leap_days=False, is_aligned=True, is_checked_daily=False
 )
 _LONG_IN_S3 = WorldSize(evaluations=200, busy_days=40, plans=3, is_checked_daily=False)
 _HOURS = 4

@@ -15,7 +15,7 @@ from obstore.store import MemoryStore, S3Store
 
 from tasks.errors import IntegrityError, ManifestChanged, StorageError
 from tasks.model.evaluation import Evaluation
-from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
+from tasks.model.outcome import ManifestOutcome, NoDocumentsReason, Outcome, Restriction, SourceStatus
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import Manifest, StoredManifest, archiver, read_manifest, schema, utc_now
@@ -23,8 +23,11 @@ from tasks.storage.manifest_records import (
     BundleRecord,
     DisposedRecord,
     DocumentRecord,
+    ErasedKindRecord,
+    ErasedRecord,
     NoDocumentsRecord,
     ResponseRecord,
+    RestrictedRecord,
     SourceRecord,
     TriggerRecord,
     UnreadableRecord,
@@ -138,6 +141,69 @@ async def history(bucket: Bucket) -> list[Manifest]:
     assert previous is None
     assert [each.revision for each in reversed(manifests)] == list(range(1, newest.manifest.revision + 1))
     return manifests[::-1]
+
+
+# What it says about holds, erasures and disposals
+
+
+ERASED_SELFIES = ErasedKindRecord(kind="selfie", receipt="receipts/1.json", at="2026-02-01T00:00:00.000Z")
+ERASED_FRONT = ERASED_SELFIES.list_disposed(record("front"), record("front").key, "2026-02-01T00:00:00.000Z")
+
+
+@pytest.mark.parametrize(
+    ("found", "outcome"),
+    [
+        (manifest("front"), ManifestOutcome.ARCHIVED),
+        (manifest("front", erased=ErasedRecord(receipt="r", at="2026-02-01T00:00:00.000Z")), ManifestOutcome.ERASED),
+        (manifest(disposed=(ERASED_FRONT,)), ManifestOutcome.DISPOSED),
+        (manifest("back", disposed=(ERASED_FRONT,)), ManifestOutcome.ARCHIVED),
+        (DAMAGED, ManifestOutcome.UNREADABLE),
+        (TOMBSTONE, ManifestOutcome.NO_DOCUMENTS),
+    ],
+)
+def test_an_erasure_and_disposals_decide_the_outcome(found: Manifest, outcome: ManifestOutcome) -> None:
+    assert found.manifest_outcome is outcome
+
+
+def test_a_legal_hold_covers_the_kinds_that_it_names_or_all() -> None:
+    held = manifest("front", matters=("all", "selfies"), matter_kinds={"selfies": ("selfie", "other")})
+
+    assert held.find_matters(["selfie"]) == ("all", "selfies")
+    assert held.find_matters(["document_front"]) == ("all",)
+    limited = held.model_copy(update={"matters": ("selfies",)})
+    assert [limited.is_held(kind) for kind in ("selfie", "other", "document_front", None)] == [True, True, False, True]
+    assert [manifest("front").is_held(kind) for kind in ("selfie", None)] == [False, False]
+
+
+def test_objects_of_an_erased_kind_and_of_its_hashes_must_be_gone() -> None:
+    found = manifest("back", erased_kinds=(ERASED_SELFIES,), disposed=(ERASED_FRONT,))
+    back = sha256(b"back")
+
+    gone = EVALUATION.document_key("selfie", back, "jpg"), EVALUATION.document_key("other", ERASED_FRONT.sha256, "bin")
+    assert [found.must_be_gone(key) for key in (*gone, EVALUATION.quarantine_key(back))] == [True] * 3
+    assert not found.must_be_gone(EVALUATION.document_key("document_back", back, "jpg"))
+    by_rule = found.model_copy(update={"disposed": (ERASED_FRONT.model_copy(update={"rule": "selfies"}),)})
+    assert not by_rule.must_be_gone(gone[1])
+    whole = found.model_copy(update={"erased_kinds": ()})
+    assert [whole.must_be_gone(key) for key in gone] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        (manifest("front"), None),
+        (TOMBSTONE, NoDocumentsReason.MINOR),
+        (
+            manifest(
+                outcome=Outcome.WITHHELD,
+                restricted=RestrictedRecord(reason=Restriction.MILITARY, evidence=("R1",), withheld=None),
+            ),
+            NoDocumentsReason.MILITARY,
+        ),
+    ],
+)
+def test_a_manifest_without_documents_has_a_reason(found: Manifest, reason: NoDocumentsReason | None) -> None:
+    assert found.reason is reason
 
 
 # The format
