@@ -345,6 +345,10 @@ async def test_a_worker_serves_its_metrics_and_answers_celery_s_tools_when_enabl
     assert {"task-received", "task-started", "task-succeeded"} <= events
     found = samples(page)
     assert found['docv_evaluations_total{outcome="archived",queue="live"}'] == 1
+    counted = {
+        each for each in Outcome if f'docv_evaluations_total{{outcome="{each.value}",queue="backfill"}}' in found
+    }
+    assert counted == set(Outcome) - {Outcome.CANCELLED}, "each outcome of a worker is there from the start"
     assert found["docv_live_lag_seconds_count"] == 1
     assert found["docv_redis_up"] == 1
     assert found['docv_queue_workers{queue="live"}'] == 1

@@ -38,8 +38,8 @@ async def test_an_item_submitted_later_is_processed_in_its_own_step() -> None:
 
 
 async def test_a_full_batch_is_processed_without_waiting() -> None:
-    doubling = Doubling(seconds=3600, enough=2)
-    assert await asyncio.gather(*map(doubling.submit_number, range(1, 5))) == [2, 4, 6, 8]
+    doubling = Doubling(seconds=3600, enough=4)
+    assert await asyncio.wait_for(asyncio.gather(*map(doubling.submit_number, range(1, 5))), 60) == [2, 4, 6, 8]
     assert doubling.steps == [[1, 2, 3, 4]]
 
 
