@@ -209,11 +209,12 @@ async def test_fetch_sends_one_request_when_riskos_has_no_bundle(
     assert len(server.heard) == 1
 
 
-async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: Open) -> None:
+async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: Open, counted: Counted) -> None:
     async with open_setup(HERE, attempts=3, most=10) as (setup, server):
         with pytest.raises(BundleTooLarge):
             await setup.fetch()
     assert len(server.heard) == 1
+    assert counted['docv_riskos_requests_total{status="2xx"}'] == 1
 
 
 # 429
