@@ -2,7 +2,7 @@
 
 import pytest
 
-from scripts.archive_access.extensions import extension_of
+from scripts.archive_access.extensions import extension_of, may_keep
 from tasks.storage.manifest_records import DocumentRecord
 
 
@@ -27,3 +27,19 @@ def test_a_copy_has_a_harmless_extension(media_type: str, in_key: str, extension
     record = DocumentRecord.model_validate(facts | {"media_type": media_type, "key": key})
 
     assert extension_of(record) == extension
+
+
+@pytest.mark.parametrize(
+    ("extension", "media_type", "may"),
+    [
+        ("jpg", "image/jpeg", True),
+        ("JPG", "image/jpeg", True),
+        ("jpg", "application/pdf", False),
+        ("dat", "application/octet-stream", True),
+        ("dat", "image/jpeg", False),
+        ("exe", "application/octet-stream", False),
+        ("jp\u00e9", "image/jpeg", False),
+    ],
+)
+def test_a_copy_keeps_an_extension_that_fits_its_content(extension: str, media_type: str, *, may: bool) -> None:
+    assert may_keep(extension, media_type) is may
