@@ -2,7 +2,7 @@ import asyncio
 import json
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -1071,42 +1071,16 @@ async def test_written_objects_are_removed_or_recorded_when_the_evaluation_was_e
         assert evaluation.manifest_key not in recorded
 
 
-async def test_written_objects_stay_when_the_lease_was_lost_without_an_erasure(harness: AttemptHarness) -> None:
-    job = await harness.accept_and_lease(Scenario.DOCUMENTED)
-    recorded: list[str] = []
-    store, confirmed = MemoryStore(), iter((None, None, None))
-
-    async def confirm(_: Job) -> None:
-        if next(confirmed, False) is False:
-            raise LeaseLost
-
-    bucket = S3Bucket(store)
-    harness.context = replace(
-        harness.context,
-        target=UploadTarget(bucket),
-        manifests=bucket,
-        confirm_lease=confirm,
-        watch=LeaseWatch(record_leftovers=recorded.extend),
-    )
-    await harness.attempt(job)
-    assert recorded == []
-    assert len(list(store.list())) > 0
-
-
-async def test_all_written_objects_are_recorded_when_the_lease_is_lost_and_the_manifest_cannot_be_read(
-    harness: AttemptHarness, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def attempt_until_lease_is_lost(harness: AttemptHarness, when_lost: Callable[[], None]) -> tuple[str, list[str]]:
+    """Make an attempt that loses its lease after some uploads; return its ID and the keys that it recorded."""
     job = await harness.accept_and_lease(Scenario.DOCUMENTED)
     recorded: list[str] = []
     bucket, confirmed = S3Bucket(MemoryStore()), iter((None, None, None))
 
     async def confirm(_: Job) -> None:
         if next(confirmed, False) is False:
-            monkeypatch.setattr(S3Bucket, "read", fail)
+            when_lost()
             raise LeaseLost
-
-    async def fail(*_: object) -> None:
-        raise StorageError("read", "TimeoutError")
 
     harness.context = replace(
         harness.context,
@@ -1116,5 +1090,21 @@ async def test_all_written_objects_are_recorded_when_the_lease_is_lost_and_the_m
         watch=LeaseWatch(record_leftovers=recorded.extend),
     )
     await harness.attempt(job)
+    assert [each async for some in bucket.list_objects("") for each in some]
+    return job.eval_id, recorded
+
+
+async def test_written_objects_stay_when_the_lease_was_lost_without_an_erasure(harness: AttemptHarness) -> None:
+    _, recorded = await attempt_until_lease_is_lost(harness, lambda: None)
+    assert recorded == []
+
+
+async def test_all_written_objects_are_recorded_when_the_lease_is_lost_and_the_manifest_cannot_be_read(
+    harness: AttemptHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise StorageError("read", "TimeoutError")
+
+    eval_id, recorded = await attempt_until_lease_is_lost(harness, lambda: monkeypatch.setattr(S3Bucket, "read", fail))
     assert recorded
-    assert all(key.startswith(f"sandbox/{job.eval_id}/") for key in recorded)
+    assert all(key.startswith(f"sandbox/{eval_id}/") for key in recorded)
