@@ -16,7 +16,7 @@ from uuid import uuid4
 import boto3
 import hypothesis
 import pytest
-from botocore.loaders import JSONFileLoader
+from botocore.loaders import JSONFileLoader, Loader
 from fakeredis import FakeAsyncRedis, FakeServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from redis.asyncio import Redis
@@ -94,10 +94,12 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(scope="session", autouse=True)
 def _botocore_reads_its_files_once() -> Iterator[None]:
-    """Read the JSON files of boto3 once: a megabyte about S3, which takes longer to parse than most tests."""
+    """Read the JSON files of boto3 once: a megabyte about S3, in 450 folders; that takes longer than most tests."""
     read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    find_services = functools.cache(functools.partial(Loader.list_available_services, Loader()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(JSONFileLoader, "load_file", lambda _, path: read(path))
+        patch.setattr(Loader, "list_available_services", lambda _, type_name: find_services(type_name))
         yield
 
 

@@ -36,7 +36,7 @@ async def test_a_full_redis_accepts_nothing_more_and_accepted_evaluations_end(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     # A thousand are accepted at a time. The script itself, and the client, take some 300 kB.
-    eval_ids, room = evaluations(20_000 if scale.long else 2_200), 8_000_000 if scale.long else 800_000
+    eval_ids, room = evaluations(20_000 if scale.long else 1_300), 8_000_000 if scale.long else 500_000
     async with running_cluster(tmp_path / "stage", DOCV_ATTEMPTS="3") as cluster:
         began = time.monotonic()
         refusal = await fill(cluster, eval_ids, room)

@@ -20,7 +20,7 @@ from worker.config.settings import Settings
 _SHORT_SEED = 1
 """Everything that is counted happens with it."""
 _SHORT, _SHORT_IN_S3 = (
-    WorldSize(evaluations=30, busy_days=70),
+    WorldSize(evaluations=16, busy_days=50),
     WorldSize(evaluations=4, busy_days=8, verify_days=2_000, plans=1),
 )
 _MONTHLY = WorldSize(evaluations=1_000, verify_days=30, plans=20, is_checked_daily=False)
