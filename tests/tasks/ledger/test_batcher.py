@@ -59,7 +59,26 @@ async def test_a_cancelled_item_is_left_out_and_the_others_are_processed() -> No
     assert (doubling.steps, stopped.cancelled()) == ([[2]], True)
 
 
-async def test_waiting_items_are_cancelled_when_the_process_ends() -> None:
+async def test_a_batch_stays_open_when_the_one_before_it_is_processed() -> None:
+    doubling, may_end = Doubling(seconds=3600, enough=2), asyncio.Event()
+
+    async def wait_and_double(numbers: Sequence[int]) -> list[int]:
+        await may_end.wait()
+        return await doubling.double(numbers)
+
+    doubling.together = Batcher(wait_and_double, 3600, 2)
+    first = [doubling.submit_number(number) for number in (1, 2)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    later = doubling.submit_number(3)
+    await asyncio.sleep(0)
+    may_end.set()
+    assert await asyncio.gather(*first) == [2, 4]
+    assert await asyncio.gather(later, doubling.submit_number(4)) == [6, 8]
+    assert doubling.steps == [[1, 2], [3, 4]]
+
+
+async def test_waiting_items_are_cancelled_with_their_step_and_later_ones_are_processed() -> None:
     doubling = Doubling()
     waiting = doubling.submit_number(1)
     await asyncio.sleep(0)
@@ -67,4 +86,5 @@ async def test_waiting_items_are_cancelled_when_the_process_ends() -> None:
         task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert doubling.steps == []
+    assert await asyncio.wait_for(doubling.submit_number(2), 60) == 4
+    assert doubling.steps == [[2]]

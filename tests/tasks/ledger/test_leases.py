@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 from uuid import uuid4
 
 import pytest
@@ -295,3 +296,23 @@ async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leas
         await ledger.complete(job, Outcome.ARCHIVED)
         await leases.renew()
         await asyncio.sleep(0)
+
+
+async def test_an_attempt_that_survives_its_cancellation_is_not_cancelling_any_more(ledger: Ledger) -> None:
+    clock = Clock()
+    leases = LeaseKeeper(ledger, clock)
+    job = await lease_one(ledger, str(uuid4()))
+
+    async def outlive() -> int:
+        with leases.attempt(job), contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        task = asyncio.current_task()
+        assert task
+        return task.cancelling()
+
+    with leases.keep([job]):
+        working = asyncio.create_task(outlive())
+        await asyncio.sleep(0)
+        clock.now += ledger.lease_seconds
+        leases.cancel_stale()
+        assert await working == 0

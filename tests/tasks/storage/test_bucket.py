@@ -457,6 +457,15 @@ async def test_read_raises_when_the_object_arrives_only_in_part() -> None:
             await pieces_of(bucket)
 
 
+async def test_read_raises_when_the_response_has_no_etag() -> None:
+    page = http(200, b"<html>", headers={"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
+    async with saying(page) as server:
+        bucket = s3_at(server.url)
+        for reading in (bucket.read(KEY), bucket.digest(KEY), pieces_of(bucket)):
+            with pytest.raises(StorageError, match="proxy"):
+                await reading
+
+
 async def test_create_raises_already_exists_for_a_409_even_if_nothing_was_stored() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
     async with listening(wilful) as server:
