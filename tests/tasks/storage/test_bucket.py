@@ -466,6 +466,15 @@ async def test_read_raises_when_the_response_has_no_etag() -> None:
                 await reading
 
 
+async def test_an_object_that_changed_meanwhile_is_not_replaced() -> None:
+    versioned = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "x-amz-version-id": "1"}
+    async with saying(http(200, headers=versioned), s3_error(412, "PreconditionFailed")) as server:
+        with pytest.raises(ManifestChanged):
+            await s3_at(server.url).replace_version(KEY, CONTENT, LABELS)
+    head, write = server.heard
+    assert (head.method, write.method, write.headers["if-match"]) == ("HEAD", "PUT", '"x"')
+
+
 async def test_create_raises_already_exists_for_a_409_even_if_nothing_was_stored() -> None:
     wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
     async with listening(wilful) as server:
