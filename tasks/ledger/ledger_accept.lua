@@ -78,7 +78,7 @@ local function merge_into_next_attempt(job, order, facts)
                                refresh = false, without_request = order.without_request }
   job.again = again
   again.refresh = again.refresh ~= false or order.refresh or order.even_if_erased ~= nil and not order.refresh_outcomes
-  again.due = math.max(again.due, now + order.delay)
+  again.due, again.accepted = math.max(again.due, now + order.delay), now
   again.even_if_erased = later(covered_until(again.even_if_erased, job.accepted), order.even_if_erased)
   again.without_request = again.without_request and order.without_request
   if order.queue == 'live' then again.queue = 'live' end

@@ -179,7 +179,8 @@ local function finish_job(id, job, from)
   renewed.accepted, renewed.evidence, renewed.event_at = now, job.evidence, job.event_at
   renewed.even_if_erased = covered_until(again.even_if_erased, job.accepted)
   save(id, renewed)
-  move(id, renewed, 'parked', math.max(now, again.due), 'new')
+  local set_back = math.max(0, (again.accepted or now) - now)
+  move(id, renewed, 'parked', math.max(now, again.due - set_back), 'new')
 end
 
 -- Keep the text of a damaged dead letter in `damaged`, and remove it from the sets of all causes.

@@ -6,9 +6,13 @@
 --   owned_job, read_job, save, waits_for_runs (jobs); put_back, read_wanted (cancel); note_answer, write_answers
 --   (refusals).
 
--- Record when the newest evaluation that was leased from a queue had been queued.
+-- Record when the newest evaluation that was leased from a queue had been queued. If that is later than now, Redis's
+-- clock was set back, and it would overtake every evaluation that is queued from now on.
 local function record_progress(queue, queued_at)
-  if tonumber(queued_at) > get_number(reached, queue) then redis.call('HSET', reached, queue, queued_at) end
+  local progress = math.min(tonumber(queued_at), now)
+  if progress > get_number(reached, queue) then
+    redis.call('HSET', reached, queue, string.format('%.0f', progress))
+  end
 end
 
 -- Return the state that an evaluation which is not queued may be leased from, or a false value.

@@ -19,12 +19,23 @@ local function accounts_on_hold()
 end
 
 local CLOCK_STEP = 5 * 1000
+-- Maximum number of evaluations of a set whose time is corrected in one step.
+local CORRECTED = 1000
 
--- If Redis's clock was set back, set the times of leases, retries and queues back, too.
+-- Correct the times of evaluations that were queued or held later than now.
+local function correct_later(key, score)
+  local found = redis.call('ZRANGEBYSCORE', key, string.format('(%.0f', now), '+inf', 'LIMIT', 0, CORRECTED)
+  for _, id in ipairs(found) do redis.call('ZADD', key, 'XX', score, id) end
+end
+
+-- If Redis's clock was set back, set the times of leases, retries, queues and held evaluations back, too.
 local function follow_clock()
   local before = get_number(reached, 'clock')
   local behind = before - now
   redis.call('HSET', reached, 'clock', string.format('%.0f', now))
+  for _, queue in pairs(queued) do correct_later(queue, now) end
+  -- Any earlier time will do: an evaluation whose runs are still on hold is held again.
+  correct_later(held_by_runs, 1)
   if behind < CLOCK_STEP then return end
   for _, key in ipairs({ leased, parked }) do
     local found = redis.call('ZRANGEBYSCORE', key, string.format('%.0f', before), '+inf', 'WITHSCORES')

@@ -41,7 +41,10 @@ async def list_refused_runs(redis: "Redis") -> list[RefusedRun]:
         (seconds, micro), *facts = await pipe.execute()
     return [
         RefusedRun(
-            str(run), seconds + micro / 1e6 - since / 1000, read_count(refusals), tuple((examples or "").split())
+            run=str(run),
+            age=max(0.0, seconds + micro / 1e6 - since / 1000),  # Redis's clock may have been set back
+            refusals=read_count(refusals),
+            examples=tuple((examples or "").split()),
         )
         for (run, since), (refusals, examples) in zip(found, facts, strict=True)
     ]

@@ -35,7 +35,7 @@ async def read_stats(redis: "Redis") -> LedgerStats:
     age = [now - rows[0][1] / 1000 if rows and math.isfinite(rows[0][1]) else 0.0 for rows in oldest]
     return LedgerStats(
         queued={Queue.LIVE: live, Queue.BACKFILL: backfill},
-        oldest={Queue.LIVE: age[0], Queue.BACKFILL: age[1]},
+        oldest={Queue.LIVE: max(0.0, age[0]), Queue.BACKFILL: max(0.0, age[1])},
         leased=leased,
         parked=parked,
         held={Queue.LIVE: sum(held[::2]), Queue.BACKFILL: sum(held[1::2]) + of_runs},
