@@ -30,4 +30,5 @@ async def failed(
     entry = Job(str(uuid4()), "ours", Queue.LIVE, "default", *(False, 0, 0), Trigger("message"), suspect=suspect)
     job = replace(entry, excused_at=excused_at)
     fault = await breaker.record_failure(error, job, Ledger(redis), archive_probe=archive_probe)
+    assert fault in {Fault.EVALUATION, Fault.MACHINE, Fault.SERVICE}
     return fault is not Fault.EVALUATION
