@@ -94,7 +94,7 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 @pytest.fixture(scope="session", autouse=True)
 def _botocore_reads_its_files_once() -> Iterator[None]:
-    """Read the JSON files of boto3 once: a megabyte about S3, in 450 folders; that takes longer than most tests."""
+    """Read a megabyte about S3, and the names of 450 services, once: either takes longer than most tests."""
     read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
     find_services = functools.cache(functools.partial(Loader.list_available_services, Loader()))
     with pytest.MonkeyPatch.context() as patch:

@@ -3,7 +3,7 @@
 -- Keys: WEEK, cancelling, damaged, dead, entries, event_key, feeding, held, held_by_runs, leased, lists, now, queued,
 --   reached, refused, run_key, runs, state_key, taken_back, verbs.
 -- Uses: batch_write, count, get_number, increment, read_all, to_number, write_all (writes); add_facts, add_to_list,
---   contains, covered_until, has_damaged, index_run, join_run, later, load, move, pop_dead_letter, save, state_of,
+--   contains, covered_until, due_of, has_damaged, index_run, join_run, later, load, move, pop_dead_letter, save, state_of,
 --   waits_for_runs (jobs); end_list, select_wanted (cancel).
 
 -- Return whether facts have evidence about missing documents that the worker with this job does not know.
@@ -78,7 +78,7 @@ local function merge_into_next_attempt(job, order, facts)
                                refresh = false, without_request = order.without_request }
   job.again = again
   again.refresh = again.refresh ~= false or order.refresh or order.even_if_erased ~= nil and not order.refresh_outcomes
-  again.due, again.accepted = math.max(again.due, now + order.delay), now
+  again.due, again.accepted = math.max(due_of(again), now + order.delay), now
   again.even_if_erased = later(covered_until(again.even_if_erased, job.accepted), order.even_if_erased)
   again.without_request = again.without_request and order.without_request
   if order.queue == 'live' then again.queue = 'live' end

@@ -166,6 +166,11 @@ local function copy_without(job, ...)
   return copy
 end
 
+-- Return when the next attempt of an evaluation is due, by a clock that may have been set back since it was ordered.
+local function due_of(again)
+  return again.due - math.max(0, (again.accepted or now) - now)
+end
+
 -- Remove an evaluation that ended, or start it again if it was ordered again during its attempt.
 -- `again` of an older version always means a refresh. Without `from` the state of the job is looked up.
 local function finish_job(id, job, from)
@@ -179,8 +184,7 @@ local function finish_job(id, job, from)
   renewed.accepted, renewed.evidence, renewed.event_at = now, job.evidence, job.event_at
   renewed.even_if_erased = covered_until(again.even_if_erased, job.accepted)
   save(id, renewed)
-  local set_back = math.max(0, (again.accepted or now) - now)
-  move(id, renewed, 'parked', math.max(now, again.due - set_back), 'new')
+  move(id, renewed, 'parked', math.max(now, due_of(again)), 'new')
 end
 
 -- Keep the text of a damaged dead letter in `damaged`, and remove it from the sets of all causes.

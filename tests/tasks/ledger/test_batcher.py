@@ -60,7 +60,7 @@ async def test_a_cancelled_item_is_left_out_and_the_others_are_processed() -> No
 
 
 async def test_a_batch_stays_open_when_the_one_before_it_is_processed() -> None:
-    doubling, may_end = Doubling(seconds=3600, enough=2), asyncio.Event()
+    doubling, may_end = Doubling(), asyncio.Event()
 
     async def wait_and_double(numbers: Sequence[int]) -> list[int]:
         await may_end.wait()

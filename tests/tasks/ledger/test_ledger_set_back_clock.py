@@ -1,4 +1,4 @@
-"""Redis's clock is set back by two hours: nothing waits for the time at which it happened by the former clock.
+"""Redis's clock is set back by two hours: nothing waits until its former time comes again.
 
 Instead of the clock, the tests move all times in Redis into the future.
 """
@@ -125,14 +125,20 @@ async def test_leases_and_retries_end_when_they_would_have(ledger: Ledger, redis
     assert await claim(ledger) == sorted([leased, parked])
 
 
+@pytest.mark.parametrize("is_ordered_again", [False, True])
 async def test_an_order_during_an_attempt_is_due_when_the_attempt_ends(
-    ledger: Ledger, redis: Redis, eval_id: str
+    ledger: Ledger,
+    redis: Redis,
+    eval_id: str,
+    is_ordered_again: bool,  # noqa: FBT001
 ) -> None:
     await accept(ledger, eval_id)
     (job,) = await lease(ledger, eval_id)
     await accept(ledger, eval_id, refresh=True)
     await claim(ledger)
     await set_clock_back(redis)
+    if is_ordered_again:
+        await accept(ledger, eval_id, refresh=True)
     await ledger.complete(job, Outcome.ARCHIVED)
     assert await claim(ledger) == [eval_id]
 
