@@ -29,7 +29,8 @@ from worker.config.settings import Settings
 
 _DOCUMENTS = 200
 _DELAY = 0.3
-_AT_ONCE = 20
+_AT_ONCE = 5
+"""Evaluations that are erased together; moto reads the whole bucket for each page of a listing."""
 _LEASE, _PUT = 2.0, 1.0
 _LEFTOVERS = "docv:erased:leftovers"
 
