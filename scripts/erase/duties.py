@@ -1,14 +1,12 @@
 """Duties to keep documents: rules of the retention schedule that stand against a request to erase them."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from scripts.console.formatting import format_count
-from scripts.erase.receipt import RECEIPTS, ErasureRequest, Receipt, StoredReceipt, begin, find_unfinished
-from tasks.errors import IntegrityError
+from scripts.erase.receipt import ErasureRequest, Receipt, StoredReceipt, begin, find_all_unfinished
 from tasks.model.evaluation import Evaluation
 from tasks.retention.decision import Decision, decide_held
 from tasks.retention.event import read_events
@@ -18,7 +16,6 @@ from tasks.storage.manifest import format_utc, read_manifest
 from worker.config.settings import Settings
 
 _FOREVER = "forever"
-_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,34 +124,19 @@ async def defer(
 
 
 async def find_deferred(
-    bucket: Bucket, environments: Collection[str], report_damage: Callable[[str], None]
+    bucket: Bucket, environments: Collection[str], report_damage: Callable[[Evaluation, str], object]
 ) -> list[tuple[Evaluation, tuple[str, ...]]]:
     """Return the deferred requests of these environments that are not completed: evaluations, and kinds of documents.
 
     Args:
-        report_damage: called with the key of each receipt that cannot be read.
+        report_damage: called with evaluation and key of each receipt that cannot be read.
 
     Raises:
         StorageError: the bucket failed.
     """
-    found: dict[tuple[Evaluation, tuple[str, ...]], None] = {}
-    at_once = asyncio.Semaphore(_AT_ONCE)
-
-    async def read(key: str) -> Receipt | None:
-        try:
-            async with at_once:
-                unfinished = await find_unfinished(bucket, [key])
-        except IntegrityError:
-            report_damage(key)
-            return None
-        return unfinished[0].receipt if unfinished else None
-
-    for environment in environments:
-        async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
-            receipts = await asyncio.gather(*(read(each.key) for each in some if each.key.endswith(".json")))
-            waiting = (each for each in receipts if each and each.waits_for)
-            found |= {(Evaluation(each.eval_id, environment), each.kinds): None for each in waiting}
-    return list(found)
+    unfinished = await find_all_unfinished(bucket, environments, report_damage)
+    waiting = ((evaluation, each) for evaluation, receipts in unfinished.items() for each in receipts)
+    return list(dict.fromkeys((evaluation, each.kinds) for evaluation, each in waiting if each.waits_for))
 
 
 def _make_duty(decisions: Iterable[Decision]) -> Duty | None:

@@ -1,15 +1,23 @@
 """Complete open erasures, and sweep objects that workers wrote while evaluations were erased."""
 
-import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable
+from collections import defaultdict
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from scripts.erase.erasure import BegunErasure, ErasureRefused, ErasureResult, ErasureStores, WouldErase, erase_one
-from scripts.erase.marker import parse_manifest
-from scripts.erase.receipt import RECEIPTS, ErasureRequest, find_unfinished
+from scripts.erase.erasure import (
+    BegunErasure,
+    ErasureRefused,
+    ErasureResult,
+    ErasureStores,
+    NotFound,
+    WouldErase,
+    erase_one,
+)
+from scripts.erase.receipt import ErasureRequest, describe_damage, find_all_unfinished
 from scripts.erase.steps import begin_request, finish_request
 from tasks.errors import BadEvalId, IntegrityError
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
+from tasks.storage.manifest import read_manifest
 
 _LEFT = "left by a worker that was archiving it while it was erased"
 
@@ -22,18 +30,19 @@ async def begin_pending(
     Deferred requests go on waiting if a duty to keep documents still stands against them. An erasure of the whole
     evaluation completes those of its kinds, too.
     """
-    for environment in environments:
-        keys = await asyncio.to_thread(stores.versions.keys, f"{RECEIPTS}{environment}/")
-        unfinished = await find_unfinished(stores.bucket, keys)
-        for evaluation in _parse_evaluations(each.key.removeprefix(RECEIPTS) for each in unfinished):
-            receipts = [each.receipt for each in unfinished if evaluation.eval_id in each.key]
-            for kinds in sorted({each.kinds for each in receipts}):
-                is_deferred = any(each.waits_for for each in receipts if each.kinds == kinds)
-                resumed = replace(request, when_allowed=is_deferred, kinds=kinds)
-                result = await _resume(evaluation, resumed, stores, dry_run=dry_run)
-                yield evaluation, result
-                if not kinds and isinstance(result, BegunErasure | WouldErase):
-                    break
+    damaged: dict[Evaluation, str] = {}
+    unfinished = await find_all_unfinished(stores.bucket, environments, damaged.__setitem__)
+    for evaluation, key in damaged.items():
+        if evaluation not in unfinished:
+            yield evaluation, ErasureRefused(describe_damage(key))
+    for evaluation, receipts in unfinished.items():
+        for kinds in sorted({each.kinds for each in receipts}):
+            is_deferred = any(each.waits_for for each in receipts if each.kinds == kinds)
+            resumed = replace(request, when_allowed=is_deferred, kinds=kinds)
+            result = await _resume(evaluation, resumed, stores, dry_run=dry_run)
+            yield evaluation, result
+            if not kinds and isinstance(result, BegunErasure | WouldErase):
+                break
 
 
 async def _resume(
@@ -53,17 +62,31 @@ async def sweep_leftovers(
     These workers have seen the marker, or the erased kinds in the manifest, so they write no more. Without either, the
     evaluation was archived again or never erased, and must not be removed.
     """
-    leftovers = await stores.redis_records.list_leftovers()
-    for evaluation in _parse_evaluations(key.removeprefix("quarantine/") for key in leftovers):
+    leftovers = _by_evaluation(await stores.redis_records.list_leftovers())
+    for evaluation, keys in leftovers.items():
         if evaluation.environment not in environments:
             continue
-        manifest = parse_manifest(await stores.bucket.read(evaluation.manifest_key))
-        kinds = tuple(sorted(each.kind for each in manifest.erased_kinds)) if manifest else ()
-        if manifest and (manifest.erased or kinds):
-            swept = replace(request, reason=_LEFT, kinds=kinds)
-            yield evaluation, await _erase_now(evaluation, swept, stores, dry_run=dry_run)
-        if not dry_run:
-            await stores.redis_records.forget_leftovers(evaluation)
+        try:
+            result = await _erase_leftovers(evaluation, request, stores, dry_run=dry_run)
+        except IntegrityError as error:
+            result = ErasureRefused(str(error))
+        if result:
+            yield evaluation, result
+        if not (dry_run or isinstance(result, ErasureRefused)):
+            # A worker may have recorded others meanwhile.
+            await stores.redis_records.forget_leftovers(keys)
+
+
+async def _erase_leftovers(
+    evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
+) -> ErasureResult | None:
+    """Erase an evaluation, or its erased kinds, again; return None if nothing of it must go."""
+    found = await read_manifest(stores.bucket, evaluation)
+    kinds = tuple(sorted(each.kind for each in found.manifest.erased_kinds)) if found else ()
+    if found is None or not (found.manifest.erased or kinds):
+        return None
+    result = await _erase_now(evaluation, replace(request, reason=_LEFT, kinds=kinds), stores, dry_run=dry_run)
+    return None if isinstance(result, NotFound) else result
 
 
 async def _erase_now(
@@ -75,15 +98,15 @@ async def _erase_now(
     return await finish_request(begun, stores) if isinstance(begun, BegunErasure) else begun
 
 
-def _parse_evaluations(keys: Iterable[str]) -> list[Evaluation]:
-    """Return the evaluations of keys that begin with environment and ID, each once."""
-    found: dict[Evaluation, None] = {}
+def _by_evaluation(keys: Iterable[str]) -> Mapping[Evaluation, Sequence[str]]:
+    """Return the keys of objects, by their evaluations."""
+    found = defaultdict[Evaluation, list[str]](list)
     for key in keys:
-        environment, _, rest = key.partition("/")
+        environment, _, rest = key.removeprefix("quarantine/").partition("/")
         try:
             eval_id = parse_eval_id(rest.partition("/")[0])
         except BadEvalId:
             continue
         if environment in ENVIRONMENTS:
-            found[Evaluation(eval_id, environment)] = None
-    return list(found)
+            found[Evaluation(eval_id, environment)].append(key)
+    return found

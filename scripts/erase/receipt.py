@@ -7,9 +7,11 @@ and the same command or ``erase --pending`` completes it. The receipt of a defer
 to keep documents; its counts are set when the removal begins.
 """
 
+import asyncio
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Literal, Self
@@ -17,14 +19,15 @@ from typing import Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from scripts.erase.stock import ObjectVersion, ObjectVersions
-from tasks.errors import IntegrityError, ManifestChanged
-from tasks.model.evaluation import Evaluation
+from tasks.errors import BadEvalId, IntegrityError, ManifestChanged
+from tasks.model.evaluation import Evaluation, parse_eval_id
 from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, format_utc, utc_now
 
 RECEIPTS = "receipts/"
 """Prefix of the keys of all receipts."""
 _LABELS = ObjectAttributes("application/json")
+_AT_ONCE = 16
 _NAMED_BY_CONTENT = re.compile(r"/([0-9a-f]{64})\.[a-z0-9]+", re.ASCII)
 
 
@@ -177,8 +180,40 @@ async def find_unfinished(bucket: Bucket, keys: Iterable[str]) -> list[StoredRec
         StorageError: the bucket failed.
     """
     found = [(key, await bucket.read(key)) for key in keys]
-    receipts = [StoredReceipt(key, _parse_receipt(stored.data)) for key, stored in found if stored]
+    receipts = [StoredReceipt(key, _parse_receipt(key, stored)) for key, stored in found if stored]
     return [each for each in receipts if each.receipt.completed_at is None]
+
+
+async def find_all_unfinished(
+    bucket: Bucket, environments: Iterable[str], report_damage: Callable[[Evaluation, str], object]
+) -> Mapping[Evaluation, Sequence[Receipt]]:
+    """Return the receipts of these environments that are not completed, the oldest of each evaluation first.
+
+    Args:
+        report_damage: called with evaluation and key of each receipt that cannot be read.
+
+    Raises:
+        StorageError: the bucket failed.
+    """
+    unfinished = defaultdict[Evaluation, list[Receipt]](list)
+    at_once = asyncio.Semaphore(_AT_ONCE)
+
+    async def read(evaluation: Evaluation, key: str) -> Sequence[StoredReceipt]:
+        try:
+            async with at_once:
+                return await find_unfinished(bucket, [key])
+        except IntegrityError:
+            report_damage(evaluation, key)
+            return ()
+
+    for environment in environments:
+        async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
+            named = [(evaluation, each.key) for each in some if (evaluation := _parse_key(each.key))]
+            found = await asyncio.gather(*(read(*each) for each in named))
+            for (evaluation, _), receipts in zip(named, found, strict=True):
+                for each in receipts:
+                    unfinished[evaluation].append(each.receipt)
+    return unfinished
 
 
 async def begin_waiting(bucket: Bucket, kept: StoredReceipt, counts: Receipt) -> StoredReceipt:
@@ -194,7 +229,7 @@ async def begin_waiting(bucket: Bucket, kept: StoredReceipt, counts: Receipt) ->
     if not kept.receipt.is_waiting:
         return kept
     found = await bucket.read(kept.key)
-    if found and not (known := _parse_receipt(found.data)).is_waiting:
+    if found and not (known := _parse_receipt(kept.key, found)).is_waiting:
         # A concurrent erasure has begun with the same receipt.
         return StoredReceipt(kept.key, known)
     counted = {name: getattr(counts, name) for name in ("objects", "versions", "size", "documents", "manifest")}
@@ -212,7 +247,7 @@ async def _replace(
     except (ManifestChanged, WriteUnconfirmed):
         # Our write may have reached the store even if its answer was lost.
         there = await bucket.read(kept.key)
-        if there is None or not is_done(_parse_receipt(there.data)):
+        if there is None or not is_done(_parse_receipt(kept.key, there)):
             raise
 
 
@@ -231,7 +266,7 @@ async def complete(
     """
     found = await bucket.read(kept.key)
     before = kept.receipt
-    if found and (known := _parse_receipt(found.data)).completed_at:
+    if found and (known := _parse_receipt(kept.key, found)).completed_at:
         # A concurrent erasure has completed the same receipt.
         return StoredReceipt(kept.key, known)
     done = before.model_copy(
@@ -257,8 +292,24 @@ def _folder(environment: str, eval_id: str) -> str:
     return f"{RECEIPTS}{environment}/{eval_id}/"
 
 
-def _parse_receipt(data: bytes) -> Receipt:
+def _parse_key(key: str) -> Evaluation | None:
+    """Return the evaluation that a key below ``RECEIPTS`` names, or None for a foreign object."""
+    if not key.endswith(".json"):
+        return None
+    environment, _, rest = key.removeprefix(RECEIPTS).partition("/")
     try:
-        return Receipt.model_validate_json(data)
+        return Evaluation(parse_eval_id(rest.partition("/")[0]), environment)
+    except BadEvalId:
+        return None
+
+
+def _parse_receipt(key: str, stored: StoredObject) -> Receipt:
+    try:
+        return Receipt.model_validate_json(stored.data)
     except ValidationError:
-        raise IntegrityError("a receipt is damaged or of a newer format") from None
+        raise IntegrityError(describe_damage(key)) from None
+
+
+def describe_damage(key: str) -> str:
+    """Return what is wrong with a receipt that cannot be read, and what to do."""
+    return f"the receipt {key} is damaged or of a newer format: restore it, or use the release that wrote it"

@@ -5,7 +5,6 @@ import time
 from collections.abc import Collection, Mapping
 
 from scripts.erase.mentions import ALWAYS, remove_mentions
-from scripts.erase.stock import key_prefixes
 from tasks.ledger.entries import find_entry
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.leftovers import Leftovers
@@ -86,8 +85,7 @@ class RedisRecords:
         """Return the keys of objects that workers wrote while their evaluations were erased."""
         return await self._leftovers.list_all() if self._leftovers else []
 
-    async def forget_leftovers(self, evaluation: Evaluation) -> None:
-        """Remove an evaluation's keys from the leftovers."""
-        keys = [key for key in await self.list_leftovers() if key.startswith(key_prefixes(evaluation))]
+    async def forget_leftovers(self, keys: Collection[str]) -> None:
+        """Remove keys from the leftovers."""
         if self._leftovers:
             await self._leftovers.remove(keys)

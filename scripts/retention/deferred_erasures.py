@@ -11,7 +11,7 @@ from scripts.console.formatting import format_count
 from scripts.erase.duties import RetentionDuties, Waiting, find_deferred
 from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase
 from scripts.erase.presence import find_in_lists
-from scripts.erase.receipt import ErasureRequest
+from scripts.erase.receipt import ErasureRequest, describe_damage
 from scripts.erase.steps import begin_request, finish_request
 from scripts.erase.versions import open_versions
 from scripts.retention.certificate import Operator
@@ -78,8 +78,11 @@ async def erase_deferred(
         StorageError: the bucket failed.
     """
     result, allowed = DeferredErasures(), defaultdict[tuple[str, ...], list[Evaluation]](list)
-    damage = "the receipt is damaged or of a newer format"
-    for evaluation, kinds in await find_deferred(bucket, environments, lambda key: result.fail(key, damage)):
+
+    def report_damage(evaluation: Evaluation, key: str) -> None:
+        result.fail(evaluation.eval_id, describe_damage(key))
+
+    for evaluation, kinds in await find_deferred(bucket, environments, report_damage):
         try:
             if await duties.find(bucket, evaluation, kinds):
                 result.waiting += 1

@@ -13,6 +13,7 @@ from scripts.archive_access.s3_client import open_s3_archive
 from scripts.console.read_only import ProgressLine
 from scripts.erase.duties import find_deferred
 from scripts.erase.locks import read_retention
+from scripts.erase.receipt import describe_damage
 from scripts.erase.stock import ObjectVersion
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate_index import read_certificate_index
@@ -22,7 +23,7 @@ from scripts.retention.plan_file import PlanHeader, PlanWriter
 from scripts.retention.planner import ExaminedEvaluation, FindRetention, Planner
 from scripts.retention.walk import ArchiveWalk, WalkedEvaluation
 from scripts.verify.open_lister import open_lister
-from tasks.model.evaluation import ENVIRONMENTS
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation
 from tasks.retention.schedule import Schedule, load_schedule
 from tasks.storage.bucket import Bucket
 from tasks.storage.manifest import archiver, format_utc
@@ -116,8 +117,8 @@ class Survey:
         )
 
 
-def _report_damage(key: str) -> None:
-    click.echo(f"docv-archive: {key} is damaged or of a newer format", err=True)
+def _report_damage(_: Evaluation, key: str) -> None:
+    click.echo(f"docv-archive: {describe_damage(key)}", err=True)
 
 
 def load_survey(account: str | None) -> Survey:

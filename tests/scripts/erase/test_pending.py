@@ -1,0 +1,168 @@
+"""`erase --pending` completes every open erasure, whatever is wrong with another one."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from scripts.erase.erasure import BegunErasure, Erased, ErasureRefused, ErasureResult, ErasureStores, erase_one
+from scripts.erase.files import LocalFiles
+from scripts.erase.pending import begin_pending, sweep_leftovers
+from scripts.erase.receipt import ErasureRequest
+from scripts.erase.steps import begin_request, finish_request
+from scripts.erase.traces import RedisRecords
+from tasks.ledger.ledger import Ledger
+from tasks.model.evaluation import Evaluation
+from tasks.model.outcome import Outcome
+from tasks.storage.local_bucket import LocalBucket
+from tests.archives import archive
+
+REQUEST = ErasureRequest("request 4711", "operator", "a-host")
+RESUMED = ErasureRequest("", "operator", "a-host")
+LEFTOVERS = "docv:erased:leftovers"
+SHA256 = hashlib.sha256(b"late").hexdigest()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "archive"
+
+
+@pytest.fixture
+def stores(root: Path, redis: Redis) -> ErasureStores:
+    return ErasureStores(LocalBucket(root), LocalFiles(root), RedisRecords(Ledger(redis), 0.0))
+
+
+async def archived(stores: ErasureStores) -> Evaluation:
+    evaluation = Evaluation(str(uuid4()), "sandbox")
+    await archive(stores.bucket, evaluation.eval_id, Outcome.NO_DOCUMENTS)
+    return evaluation
+
+
+async def begun(stores: ErasureStores) -> BegunErasure:
+    """Begin the erasure of an evaluation; its receipt stays open."""
+    result = await begin_request(await archived(stores), REQUEST, stores)
+    assert isinstance(result, BegunErasure)
+    return result
+
+
+async def left_behind(stores: ErasureStores, root: Path, redis: Redis) -> tuple[Evaluation, Path]:
+    """Erase an evaluation, and store and record an object as a worker that did not know it."""
+    erased = await begun(stores)
+    assert isinstance(await finish_request(erased, stores), Erased)
+    late = root / erased.evaluation.document_key("selfie", SHA256, "jpg")
+    late.parent.mkdir(parents=True)
+    late.write_bytes(b"late")
+    await redis.sadd(LEFTOVERS, str(late.relative_to(root)))
+    return erased.evaluation, late
+
+
+def damage(root: Path, evaluation: Evaluation) -> str:
+    key = f"receipts/sandbox/{evaluation.eval_id}/20260101T000000.000000Z.json"
+    (root / key).parent.mkdir(parents=True, exist_ok=True)
+    (root / key).write_text("{}")
+    return key
+
+
+async def pending(stores: ErasureStores) -> dict[str, BegunErasure | ErasureResult]:
+    results = [each async for each in begin_pending(RESUMED, stores, ["sandbox"], dry_run=False)]
+    assert len({evaluation for evaluation, _ in results}) == len(results)
+    return {evaluation.eval_id: result for evaluation, result in results}
+
+
+async def sweep(stores: ErasureStores, *, dry_run: bool = False) -> dict[str, ErasureResult]:
+    return {
+        evaluation.eval_id: result
+        async for evaluation, result in sweep_leftovers(RESUMED, stores, ["sandbox"], dry_run=dry_run)
+    }
+
+
+@pytest.mark.parametrize("is_open", [False, True], ids=["alone", "beside an open one"])
+async def test_a_damaged_receipt_is_named_and_the_others_are_completed(
+    stores: ErasureStores, root: Path, *, is_open: bool
+) -> None:
+    bad, good = (await begun(stores)).evaluation if is_open else await archived(stores), await begun(stores)
+    key = damage(root, bad)
+    results = await pending(stores)
+    refused, resumed = results.pop(bad.eval_id), results.pop(good.evaluation.eval_id)
+    assert isinstance(refused, ErasureRefused)
+    assert key in refused.why
+    assert isinstance(resumed, BegunErasure)
+    assert isinstance(await finish_request(resumed, stores), Erased)
+    assert results == {}
+
+
+async def test_foreign_objects_among_the_receipts_are_no_obstacle(stores: ErasureStores, root: Path) -> None:
+    good = await begun(stores)
+    for name in ("notes.txt", "notes.json", f"{good.evaluation.eval_id}/notes.txt"):
+        (root / "receipts" / "sandbox" / name).write_text("foreign")
+    assert [*await pending(stores)] == [good.evaluation.eval_id]
+
+
+async def test_an_erasure_names_the_damaged_receipt_that_stops_it(stores: ErasureStores, root: Path) -> None:
+    evaluation = await archived(stores)
+    key = damage(root, evaluation)
+    with pytest.raises(Exception, match=key):
+        await begin_request(evaluation, REQUEST, stores)
+
+
+async def test_leftovers_stay_recorded_until_they_are_removed(
+    stores: ErasureStores, root: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, late = await left_behind(stores, root, redis)
+    with monkeypatch.context() as patch:
+        patch.setattr(LocalFiles, "locks", lambda *_, **__: "S3 has a lock on it")
+        assert isinstance((await sweep(stores))[evaluation.eval_id], ErasureRefused)
+    assert await redis.smembers(LEFTOVERS) == {str(late.relative_to(root))}
+    assert isinstance((await sweep(stores))[evaluation.eval_id], Erased)
+    assert (late.exists(), await redis.exists(LEFTOVERS)) == (False, 0)
+
+
+async def test_a_damaged_manifest_does_not_stop_the_removal_of_other_leftovers(
+    stores: ErasureStores, root: Path, redis: Redis
+) -> None:
+    places = [await left_behind(stores, root, redis) for _ in range(4)]
+    bad, kept = places[1]
+    (root / bad.manifest_key).write_text("{}")
+    results = await sweep(stores)
+    assert isinstance(results[bad.eval_id], ErasureRefused)
+    assert len(results) == 4
+    assert [late.exists() for _, late in places] == [late == kept for _, late in places]
+    assert await redis.smembers(LEFTOVERS) == {str(kept.relative_to(root))}
+
+
+async def test_leftovers_that_are_gone_already_are_forgotten(stores: ErasureStores, root: Path, redis: Redis) -> None:
+    _, late = await left_behind(stores, root, redis)
+    late.unlink()
+    assert not any(isinstance(each, ErasureRefused) for each in (await sweep(stores)).values())
+    assert await redis.exists(LEFTOVERS) == 0
+
+
+async def test_leftovers_that_are_recorded_during_the_sweep_stay_recorded(
+    stores: ErasureStores, root: Path, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluation, late = await left_behind(stores, root, redis)
+    later = root / evaluation.document_key("document_front", SHA256, "jpg")
+
+    async def overtaken(*arguments: Any, **options: Any) -> ErasureResult:
+        result = await erase_one(*arguments, **options)
+        later.parent.mkdir(parents=True)
+        later.write_bytes(b"late")
+        await redis.sadd(LEFTOVERS, str(later.relative_to(root)))
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr("scripts.erase.pending.erase_one", overtaken)
+        await sweep(stores)
+    assert (late.exists(), later.exists()) == (False, True)
+    await sweep(stores)
+    assert (later.exists(), await redis.exists(LEFTOVERS)) == (False, 0)
+
+
+async def test_a_dry_run_forgets_no_leftovers(stores: ErasureStores, root: Path, redis: Redis) -> None:
+    await left_behind(stores, root, redis)
+    await sweep(stores, dry_run=True)
+    assert await redis.scard(LEFTOVERS) == 1
