@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from scripts.erase.stock import ObjectVersion, VersionLock, key_prefixes
+from scripts.erase.stock import NotRemoved, ObjectVersion, VersionLock, key_prefixes
 from tasks.model.evaluation import Evaluation
 from tasks.storage.local_bucket import sync_folder
 from worker.clients.disk_errors import explain_disk_error
@@ -50,15 +50,26 @@ class LocalFiles:
         """Return None: a folder has no locks."""
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:  # noqa: ARG002  # no locks
-        """Remove these files, and flush their folders to the disk."""
+        """Remove these files, and flush their folders to the disk.
+
+        Raises:
+            NotRemoved: this user may not remove some of them.
+            ServiceUnavailable: the disk fails.
+        """
         paths = [self._root / item.key for item in items]
+        denied: PermissionError | None = None
         with _translate_disk_errors():
             for path in paths:
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except PermissionError as error:
+                    denied = error
             for folder in {path.parent for path in paths}:
                 # Another eraser may have removed the empty folder.
                 with contextlib.suppress(FileNotFoundError):
                     sync_folder(folder)
+        if denied:
+            raise NotRemoved(_explain(denied)) from None
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Remove empty folders."""
@@ -80,5 +91,8 @@ def _translate_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = explain_disk_error(error, "DOCV_ARCHIVE_URL")
-        raise ServiceUnavailable(f"the folder of the archive cannot be changed: {why}") from None
+        raise ServiceUnavailable(_explain(error)) from None
+
+
+def _explain(error: OSError) -> str:
+    return f"the folder of the archive cannot be changed: {explain_disk_error(error, 'DOCV_ARCHIVE_URL')}"

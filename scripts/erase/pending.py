@@ -15,6 +15,7 @@ from scripts.erase.erasure import (
 )
 from scripts.erase.receipt import ErasureRequest, describe_damage, find_all_unfinished
 from scripts.erase.steps import begin_request, finish_request
+from scripts.erase.stock import NotRemoved
 from tasks.errors import BadEvalId, IntegrityError
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
 from tasks.storage.manifest import read_manifest
@@ -68,7 +69,7 @@ async def sweep_leftovers(
             continue
         try:
             result = await _erase_leftovers(evaluation, request, stores, dry_run=dry_run)
-        except IntegrityError as error:
+        except (IntegrityError, NotRemoved) as error:
             result = ErasureRefused(str(error))
         if result:
             yield evaluation, result

@@ -8,6 +8,11 @@ from typing import Protocol
 
 from tasks.model.evaluation import Evaluation
 from tasks.retention.event import event_prefix
+from worker.clients.errors import ServiceUnavailable
+
+
+class NotRemoved(ServiceUnavailable):
+    """S3, or the folder, answers, and does not let some objects be removed; others may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class ObjectVersions(Protocol):
         """Return the lock of a version, even if it has ended, or None."""
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
-        """Remove these versions for good."""
+        """Remove these versions for good; raise NotRemoved if some of them stay."""
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Remove unfinished uploads or empty folders."""

@@ -7,10 +7,9 @@ from pathlib import Path
 from scripts.archive_access.s3_client import S3Archive, open_s3_archive, translate_s3_errors
 from scripts.erase.files import LocalFiles
 from scripts.erase.locks import find_lock, read_lock
-from scripts.erase.stock import ObjectVersion, ObjectVersions, VersionLock, key_prefixes
+from scripts.erase.stock import NotRemoved, ObjectVersion, ObjectVersions, VersionLock, key_prefixes
 from tasks.model.evaluation import Evaluation
 from worker.clients.archive import open_archive
-from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
 _GONE = {"NoSuchKey", "NoSuchVersion"}
@@ -58,23 +57,29 @@ class S3Versions:
         return self._archive.has_object_lock()
 
     def remove(self, items: Sequence[ObjectVersion], *, bypass_governance: bool) -> None:
-        """Remove these versions for good."""
+        """Remove these versions for good.
+
+        Raises:
+            NotRemoved: S3 did not remove all of them.
+            ServiceUnavailable: S3 refuses or fails.
+        """
         named = [{"Key": self._archive.prefix + item.key, "VersionId": item.version} for item in items]
         bypass = {"BypassGovernanceRetention": True} if bypass_governance else {}
+        codes = set[str]()
         for start in range(0, len(named), _AT_ONCE):
             wanted = {"Objects": named[start : start + _AT_ONCE], "Quiet": True}
             with translate_s3_errors("s3:DeleteObject and s3:DeleteObjectVersion"):
                 answer = self._archive.client.delete_objects(Bucket=self._archive.bucket, Delete=wanted, **bypass)
-            codes = {error.get("Code", "no code") for error in answer.get("Errors", ())}
-            # A concurrent erasure removed them first. Amazon's S3 does not report this as an error; other services may.
-            codes -= _GONE
-            if codes:
-                reported = ", ".join(sorted(codes))
-                raise ServiceUnavailable(
-                    f"S3 did not remove all of it ({reported}); the credentials need s3:DeleteObject and "
-                    f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}; run the same "
-                    "command to continue"
-                )
+            codes |= {error.get("Code", "no code") for error in answer.get("Errors", ())}
+        # A concurrent erasure removed them first. Amazon's S3 does not report this as an error; other services may.
+        codes -= _GONE
+        if codes:
+            reported = ", ".join(sorted(codes))
+            raise NotRemoved(
+                f"S3 did not remove all of it ({reported}); the credentials need s3:DeleteObject and "
+                f"s3:DeleteObjectVersion{' and s3:BypassGovernanceRetention' if bypass else ''}; run the same "
+                "command to continue"
+            )
 
     def tidy(self, evaluation: Evaluation) -> None:
         """Abort unfinished uploads, since their parts hold documents, too."""

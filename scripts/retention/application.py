@@ -13,6 +13,7 @@ from typing import TypeVar
 import click
 
 from scripts.console.formatting import format_bytes, format_count
+from scripts.erase.stock import NotRemoved
 from scripts.retention.assessment import DocumentState
 from scripts.retention.certificate import Operator, certify
 from scripts.retention.disposal import Disposal, Disposer, IsIdle, StillWritten, SweptEvaluation
@@ -24,6 +25,8 @@ from tasks.storage.manifest_records import DisposedRecord
 PART = 5_000
 """Evaluations of an environment whose disposals share a certificate: memory grows with them."""
 _AT_ONCE = 8
+_MOST_REFUSED = 100
+"""Evaluations with objects that cannot be removed, after which the reason must be the permissions of the process."""
 Result = TypeVar("Result")
 _Placed = tuple[PlannedEvaluation, int]
 
@@ -127,7 +130,7 @@ class Application:
     ) -> None:
         self._plan, self._disposer, self._operator = plan, disposer, operator
         self._rate, self._wait, self._open_leases = rate, wait, open_leases
-        self._result = ApplicationResult()
+        self._result, self._refused = ApplicationResult(), set[str]()
         self._certified = defaultdict[str, Counter[tuple[str, str]]](Counter)
 
     async def run(self, *, dry_run: bool = False) -> ApplicationResult:
@@ -195,7 +198,11 @@ class Application:
         """Return the result of work, or None if an object of the archive prevents it, which is printed."""
         try:
             return await work
-        except (IntegrityError, ManifestChanged, StillWritten) as error:
+        except (IntegrityError, ManifestChanged, StillWritten, NotRemoved) as error:
+            if isinstance(error, NotRemoved):
+                self._refused.add(name)
+                if len(self._refused) > _MOST_REFUSED:
+                    raise
             self._result.failed.add(name)
             click.echo(f"docv-archive: {name}: {error or 'other processes keep changing it'}", err=True)
             return None

@@ -1,6 +1,9 @@
 """`erase --pending` completes every open erasure, whatever is wrong with another one."""
 
+import errno
 import hashlib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +21,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.local_bucket import LocalBucket
-from tests.archives import archive
+from tests.archives import archive, documents
 
 REQUEST = ErasureRequest("request 4711", "operator", "a-host")
 RESUMED = ErasureRequest("", "operator", "a-host")
@@ -38,7 +41,7 @@ def stores(root: Path, redis: Redis) -> ErasureStores:
 
 async def archived(stores: ErasureStores) -> Evaluation:
     evaluation = Evaluation(str(uuid4()), "sandbox")
-    await archive(stores.bucket, evaluation.eval_id, Outcome.NO_DOCUMENTS)
+    await archive(stores.bucket, evaluation.eval_id, Outcome.ARCHIVED, documents(evaluation.eval_id, 1, 100))
     return evaluation
 
 
@@ -71,6 +74,11 @@ async def pending(stores: ErasureStores) -> dict[str, BegunErasure | ErasureResu
     results = [each async for each in begin_pending(RESUMED, stores, ["sandbox"], dry_run=False)]
     assert len({evaluation for evaluation, _ in results}) == len(results)
     return {evaluation.eval_id: result for evaluation, result in results}
+
+
+async def completed(stores: ErasureStores, result: BegunErasure | ErasureResult) -> ErasureResult:
+    assert isinstance(result, BegunErasure)
+    return await finish_request(result, stores)
 
 
 async def sweep(stores: ErasureStores, *, dry_run: bool = False) -> dict[str, ErasureResult]:
@@ -119,6 +127,57 @@ async def test_leftovers_stay_recorded_until_they_are_removed(
     assert await redis.smembers(LEFTOVERS) == {str(late.relative_to(root))}
     assert isinstance((await sweep(stores))[evaluation.eval_id], Erased)
     assert (late.exists(), await redis.exists(LEFTOVERS)) == (False, 0)
+
+
+@pytest.fixture
+def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """IDs of evaluations of which no image can be removed."""
+    eval_ids, real = set[str](), Path.unlink
+
+    def unlink(path: Path, **options: bool) -> None:
+        if path.suffix == ".jpg" and eval_ids.intersection(path.parts):
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", unlink)
+        yield eval_ids
+
+
+@pytest.mark.parametrize("kinds", [(), ("selfie",)], ids=["whole", "kind"])
+async def test_an_object_that_cannot_be_removed_holds_up_no_other_erasure(
+    stores: ErasureStores, root: Path, stubborn: set[str], kinds: tuple[str, ...]
+) -> None:
+    request, evaluations = replace(REQUEST, kinds=kinds), [await archived(stores) for _ in range(3)]
+    bad, late_bad, _ = evaluations
+    stubborn.add(bad.eval_id)
+    results = [await begin_request(each, request, stores) for each in evaluations]
+    assert [type(each) for each in results] == [ErasureRefused, BegunErasure, BegunErasure]
+    assert isinstance(results[0], ErasureRefused)
+    assert "Operation not permitted" in results[0].why
+
+    stubborn.add(late_bad.eval_id)
+    late = root / late_bad.document_key("selfie", SHA256, "jpg")
+    late.parent.mkdir(parents=True, exist_ok=True)
+    late.write_bytes(b"late")
+    assert [type(await completed(stores, each)) for each in results[1:]] == [ErasureRefused, Erased]
+
+    stubborn.clear()
+    resumed = await pending(stores)
+    assert set(resumed) == {bad.eval_id, late_bad.eval_id}
+    assert [type(await completed(stores, each)) for each in resumed.values()] == [Erased, Erased]
+    assert not any("selfie" in key for key in stores.versions.keys("sandbox/"))
+
+
+async def test_leftovers_that_cannot_be_removed_hold_up_no_others(
+    stores: ErasureStores, root: Path, redis: Redis, stubborn: set[str]
+) -> None:
+    places = [await left_behind(stores, root, redis) for _ in range(4)]
+    bad, kept = places[1]
+    stubborn.add(bad.eval_id)
+    assert isinstance((await sweep(stores))[bad.eval_id], ErasureRefused)
+    assert [late.exists() for _, late in places] == [late == kept for _, late in places]
+    assert await redis.smembers(LEFTOVERS) == {str(kept.relative_to(root))}
 
 
 async def test_a_damaged_manifest_does_not_stop_the_removal_of_other_leftovers(
