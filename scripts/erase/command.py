@@ -21,14 +21,14 @@ from scripts.erase.outcomes import Printer
 from scripts.erase.pending import begin_pending, sweep_leftovers
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
-from scripts.erase.steps import begin_request, finish_request
+from scripts.erase.steps import ONE_ONLY, begin_request, finish_request
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
 from scripts.ids.arguments import ParsedIds
 from scripts.ids.run_ids import read_ids_with_run, run_option
 from scripts.local.processes import find_local_redis
-from tasks.errors import IntegrityError, RetryableError, StorageError
+from tasks.errors import RetryableError, StorageError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation
 from tasks.telemetry import tracing
@@ -277,7 +277,7 @@ def _report_damage(key: str) -> None:
 async def _translate_errors(eval_id: str, work: Awaitable[Result]) -> Result | ErasureRefused:
     try:
         return await work
-    except IntegrityError as error:
+    except ONE_ONLY as error:
         return ErasureRefused(str(error))
     except (StorageError, RetryableError) as error:
         raise ServiceUnavailable(f"{eval_id}: {error}; run the same command to continue") from None

@@ -14,9 +14,8 @@ from scripts.erase.erasure import (
     erase_one,
 )
 from scripts.erase.receipt import ErasureRequest, describe_damage, find_all_unfinished
-from scripts.erase.steps import begin_request, finish_request
-from scripts.erase.stock import NotRemoved
-from tasks.errors import BadEvalId, IntegrityError
+from scripts.erase.steps import ONE_ONLY, begin_request, finish_request
+from tasks.errors import BadEvalId
 from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
 from tasks.storage.manifest import read_manifest
 
@@ -51,7 +50,7 @@ async def _resume(
 ) -> BegunErasure | ErasureResult:
     try:
         return await begin_request(evaluation, request, stores, dry_run=dry_run)
-    except IntegrityError as error:
+    except ONE_ONLY as error:
         return ErasureRefused(str(error))
 
 
@@ -69,7 +68,7 @@ async def sweep_leftovers(
             continue
         try:
             result = await _erase_leftovers(evaluation, request, stores, dry_run=dry_run)
-        except (IntegrityError, NotRemoved) as error:
+        except ONE_ONLY as error:
             result = ErasureRefused(str(error))
         if result:
             yield evaluation, result

@@ -16,34 +16,29 @@ from scripts.erase.erasure import (
 from scripts.erase.kinds import begin_kinds, finish_kinds
 from scripts.erase.receipt import ErasureRequest
 from scripts.erase.stock import NotRemoved
+from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
+
+ONE_ONLY = (IntegrityError, ManifestChanged, NotRemoved)
+"""The errors that prevent the erasure of one evaluation, and of no other one."""
 
 
 async def begin_request(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool = False
 ) -> BegunErasure | WouldErase | ErasureRefused | NotFound | Waiting:
-    """Begin the erasure that a request asks for; returns and raises as ``begin_erasure`` and ``begin_kinds``.
-
-    An object that cannot be removed is the reason of a refusal, as other evaluations may still be erased.
-    """
+    """Begin the erasure that a request asks for; returns and raises as ``begin_erasure`` and ``begin_kinds``."""
     begin = begin_kinds if request.kinds else begin_erasure
-    try:
-        return await begin(evaluation, request, stores, dry_run=dry_run)
-    except NotRemoved as error:
-        return ErasureRefused(str(error))
+    return await begin(evaluation, request, stores, dry_run=dry_run)
 
 
 async def finish_request(
     begun: BegunErasure, stores: ErasureStores, mentions: Sequence[str] = ()
 ) -> Erased | ErasureRefused:
-    """Complete an erasure after the wait; returns and raises as ``begin_request``.
+    """Complete an erasure after the wait; raises as ``begin_request``.
 
     Args:
         mentions: places outside the archive where the ID of a whole evaluation may remain.
     """
-    try:
-        if begun.request.kinds:
-            return await finish_kinds(begun, stores)
-        return await finish_erasure(begun, stores, mentions)
-    except NotRemoved as error:
-        return ErasureRefused(str(error))
+    if begun.request.kinds:
+        return await finish_kinds(begun, stores)
+    return await finish_erasure(begun, stores, mentions)

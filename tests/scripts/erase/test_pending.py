@@ -1,21 +1,24 @@
 """`erase --pending` completes every open erasure, whatever is wrong with another one."""
 
-import errno
+import asyncio
 import hashlib
-from collections.abc import Iterator
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
+from click.testing import CliRunner
 from redis.asyncio import Redis
 
+from scripts.cli import main
 from scripts.erase.erasure import BegunErasure, Erased, ErasureRefused, ErasureResult, ErasureStores, erase_one
 from scripts.erase.files import LocalFiles
 from scripts.erase.pending import begin_pending, sweep_leftovers
 from scripts.erase.receipt import ErasureRequest
 from scripts.erase.steps import begin_request, finish_request
+from scripts.erase.stock import NotRemoved
 from scripts.erase.traces import RedisRecords
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
@@ -129,38 +132,30 @@ async def test_leftovers_stay_recorded_until_they_are_removed(
     assert (late.exists(), await redis.exists(LEFTOVERS)) == (False, 0)
 
 
-@pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """IDs of evaluations of which no image can be removed."""
-    eval_ids, real = set[str](), Path.unlink
-
-    def unlink(path: Path, **options: bool) -> None:
-        if path.suffix == ".jpg" and eval_ids.intersection(path.parts):
-            raise PermissionError(errno.EPERM, "Operation not permitted")
-        real(path, **options)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "unlink", unlink)
-        yield eval_ids
-
-
 @pytest.mark.parametrize("kinds", [(), ("selfie",)], ids=["whole", "kind"])
 async def test_an_object_that_cannot_be_removed_holds_up_no_other_erasure(
     stores: ErasureStores, root: Path, stubborn: set[str], kinds: tuple[str, ...]
 ) -> None:
     request, evaluations = replace(REQUEST, kinds=kinds), [await archived(stores) for _ in range(3)]
-    bad, late_bad, _ = evaluations
+    bad, late_bad, good = evaluations
     stubborn.add(bad.eval_id)
-    results = [await begin_request(each, request, stores) for each in evaluations]
-    assert [type(each) for each in results] == [ErasureRefused, BegunErasure, BegunErasure]
-    assert isinstance(results[0], ErasureRefused)
-    assert "Operation not permitted" in results[0].why
-
+    with pytest.raises(NotRemoved, match="Operation not permitted"):
+        await begin_request(bad, request, stores)
+    begun = {each.eval_id: await begin_request(each, request, stores) for each in evaluations[1:]}
     stubborn.add(late_bad.eval_id)
     late = root / late_bad.document_key("selfie", SHA256, "jpg")
     late.parent.mkdir(parents=True, exist_ok=True)
     late.write_bytes(b"late")
-    assert [type(await completed(stores, each)) for each in results[1:]] == [ErasureRefused, Erased]
+    with pytest.raises(NotRemoved, match="Operation not permitted"):
+        await completed(stores, begun[late_bad.eval_id])
+
+    results = await pending(stores)
+    assert {eval_id: type(each) for eval_id, each in results.items()} == {
+        bad.eval_id: ErasureRefused,
+        late_bad.eval_id: ErasureRefused,
+        good.eval_id: BegunErasure,
+    }
+    assert isinstance(await completed(stores, results[good.eval_id]), Erased)
 
     stubborn.clear()
     resumed = await pending(stores)
@@ -225,3 +220,28 @@ async def test_a_dry_run_forgets_no_leftovers(stores: ErasureStores, root: Path,
     await left_behind(stores, root, redis)
     await sweep(stores, dry_run=True)
     assert await redis.scard(LEFTOVERS) == 1
+
+
+def test_erase_goes_on_with_the_other_evaluations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: set[str]
+) -> None:
+    root = tmp_path / "archive"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DOCV_ARCHIVE_URL", root.as_uri())
+    monkeypatch.setattr("scripts.archive_access.open_bucket.CLOSE_SECONDS", 0)
+    stores = ErasureStores(LocalBucket(root), LocalFiles(root), RedisRecords(None))
+    evaluations = [asyncio.run(archived(stores)) for _ in range(4)]
+    stubborn.add(evaluations[1].eval_id)
+    damage(root, evaluations[2])
+
+    def run(*arguments: str) -> list[str]:
+        finished = CliRunner().invoke(main, ("erase", *arguments, "--json"))
+        assert finished.exit_code == 1, finished.output
+        return [f"{each['eval_id']} {each['state']}" for each in map(json.loads, finished.stdout.splitlines())]
+
+    named = [each.eval_id for each in evaluations]
+    states = ("erased", "refused", "refused", "erased")
+    assert sorted(run(*named, "--reason", "request 4711", "--yes")) == sorted(
+        f"{eval_id} {state}" for eval_id, state in zip(named, states, strict=True)
+    )
+    assert sorted(run("--pending")) == sorted(f"{eval_id} refused" for eval_id in named[1:3])

@@ -92,6 +92,19 @@ async def test_a_damaged_receipt_is_named_and_others_are_carried_out(archive: Re
     assert (result.erased, len(result.failed)) == (1, 1)
 
 
+async def test_an_object_that_cannot_be_removed_holds_up_no_other_request(
+    archive: RetainedArchive, stubborn: set[str]
+) -> None:
+    assert isinstance(await erase_one(OTHER, REQUEST, open_stores(archive.settings, archive.bucket, BEFORE)), Waiting)
+    stubborn.add(MINE.eval_id)
+    result = await apply_deferred(archive, AFTER)
+    assert (result.erased, result.failed) == (1, {MINE.eval_id})
+    assert await is_erased(archive.bucket, OTHER)
+    stubborn.clear()
+    result = await apply_deferred(archive, AFTER)
+    assert (result.erased, result.failed) == (1, set())
+
+
 async def test_a_carry_out_that_is_killed_at_any_call_is_completed_by_the_next_one(tmp_path: Path) -> None:
     for call in itertools.count():
         root = tmp_path / str(call)
