@@ -59,7 +59,7 @@ class SourceStatus(enum.StrEnum):
     PARTLY_GONE = "partly_gone"
     """Only some of the documents that the archive holds."""
     GONE = "gone"
-    """None of the documents that the archive holds."""
+    """None of the documents that the archive holds, or has disposed of."""
     NONE = "none"
     """No documents, and the archive holds none."""
     UNKNOWN = "unknown"

@@ -185,10 +185,12 @@ def _keep_disposals(marker: Manifest, manifest: Manifest) -> Manifest:
     """Return the first manifest after an erasure, without documents of which a rule had disposed before it."""
     known = {each.sha256 for each in marker.disposed}
     due_on_arrival = (each for each in manifest.disposed if each.sha256 not in known)
+    had_some = known and manifest.source_status is SourceStatus.NONE
     return manifest.model_copy(
         update={
             "documents": tuple(each for each in manifest.documents if each.sha256 not in known),
             "disposed": (*marker.disposed, *due_on_arrival),
+            "source": _with_status(manifest.source, SourceStatus.GONE) if had_some else manifest.source,
         }
     )
 

@@ -252,6 +252,21 @@ async def test_an_order_after_an_erasure_brings_back_only_what_was_not_disposed_
     assert (await archived.manifest()).disposed == disposed
 
 
+@pytest.mark.parametrize("is_erased", [False, True], ids=["kept", "erased"])
+async def test_documents_that_were_disposed_of_are_gone_at_riskos_if_it_has_none(
+    archived: Archive, *, is_erased: bool
+) -> None:
+    await archived.archive(FILES)
+    await archived.dispose(*FILES)
+    if is_erased:
+        await archived.erase()
+
+    await archived.archive(NOTHING, refresh=True, even_if_erased=True)
+
+    manifest = await archived.manifest()
+    assert (manifest.manifest_outcome, manifest.source_status) == (ManifestOutcome.DISPOSED, SourceStatus.GONE)
+
+
 async def test_a_captured_image_that_comes_again_with_other_bytes_is_not_stored_once_its_kind_is_due(
     archived: Archive,
 ) -> None:
