@@ -52,7 +52,7 @@ async def check_run(redis: "Redis", run: str | None) -> None:
 
 def describe_causes(counts: Counter[str]) -> str:
     """Return how many have each cause, the most frequent first, such as ``2 forbidden, 1 service_failed``."""
-    return ", ".join(f"{count} {cause}" for cause, count in counts.most_common())
+    return ", ".join(f"{count:,} {cause}" for cause, count in counts.most_common())
 
 
 def _subclasses(error: type[ArchiveError]) -> Iterator[type[ArchiveError]]:

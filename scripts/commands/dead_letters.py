@@ -151,7 +151,7 @@ def _print_done(done: str, count: int, choice: DeadLetterFilter, *, as_json: boo
         click.echo(orjson.dumps({done: count, "missing": missing}))
     else:
         are = "is not a dead letter" if missing == 1 else "are not dead letters"
-        click.echo(f"{count} {done}" + (f"; {missing} of the named evaluations {are}" if missing else ""))
+        click.echo(f"{count:,} {done}" + (f"; {missing:,} of the named evaluations {are}" if missing else ""))
     return NOT_ALL if missing else OK
 
 
@@ -334,7 +334,7 @@ def _print(letters: Sequence[DeadLetter], causes: Counter[str]) -> None:
     console.print(_make_table(letters, console.width))
     if total > len(letters):
         console.print(f"... and {total - len(letters):,} more; --json prints them all")
-    console.print(f"{total} in all: {describe_causes(causes)}", markup=False)
+    console.print(f"{total:,} in all: {describe_causes(causes)}", markup=False)
 
 
 def _print_damaged(eval_ids: Sequence[str]) -> None:

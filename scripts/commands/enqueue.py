@@ -96,7 +96,7 @@ async def _enqueue(
 
 def _sentence(accepted: int, published: int, queue: str, delay: float) -> str:
     if delay:
-        return f"{accepted} accepted; their first request waits {delay:g} s"
+        return f"{accepted:,} accepted; their first request waits {delay:g} s"
     count = accepted - published
-    merged = f", {count} of them {'was' if count == 1 else 'were'} under way already" if count else ""
-    return f"{accepted} accepted on the queue {queue}{merged}"
+    merged = f", {count:,} of them {'was' if count == 1 else 'were'} under way already" if count else ""
+    return f"{accepted:,} accepted on the queue {queue}{merged}"

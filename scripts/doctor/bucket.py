@@ -50,7 +50,7 @@ def _check_bucket(archive: S3Archive) -> Finding:
     except ClientError as error:
         code = error_code(error)
         if code in _MISSING:
-            message, fix = f"bucket {archive.bucket} does not exist", "create it, or fix DOCV_ARCHIVE_URL"
+            message, fix = f"there is no bucket {archive.bucket}", "create it, or fix DOCV_ARCHIVE_URL"
             return wrong("bucket", message, fix, unreachable=True)
         return refused("bucket", explain_boto_error(_with_code(archive, error), "s3:ListBucket on it"))
     except (BotoCoreError, RecursionError) as error:

@@ -29,7 +29,7 @@ async def examine_keys(settings: Settings) -> list[Finding]:
     plain, known = counts.pop(None, 0), list(keyring.keys) if keyring else []
     findings = [judge_key(key_id, counts[key_id], known) for key_id in sorted({*known, *filter(None, counts)})]
     if not findings:
-        return [fine("keys", f"none is set, and none of {plain} objects is sealed")]
+        return [fine("keys", f"none is set, and none of {plain:,} objects is sealed")]
     if plain:
         message = f"{format_count(plain, 'object', 'is', 'are')} not sealed"
         findings.append(warning("keys", message, "check whether they are older than the keys"))

@@ -147,7 +147,7 @@ def judge_damaged(count: int, examples: Sequence[str]) -> Finding:
         return fine("ledger", "every checked entry can be read")
     return wrong(
         "ledger",
-        f"{count} damaged entries, such as {', '.join(examples)}",
+        f"{count:,} damaged entries, such as {', '.join(examples)}",
         "run `docv-archive dead-letters list --cause damaged_entry`, and `docv-archive enqueue` them again",
     )
 

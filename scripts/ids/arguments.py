@@ -80,11 +80,11 @@ def _report_bad(ids: ParsedIds) -> None:
     for sentence in ids.bad[:_NAMED]:
         click.echo(sentence, err=True)
     if len(ids.bad) > _NAMED:
-        click.echo(f"... and {len(ids.bad) - _NAMED} more", err=True)
+        click.echo(f"... and {len(ids.bad) - _NAMED:,} more", err=True)
     if ids.bad:
-        click.echo(f"{len(ids.bad)} refused; the other {len(ids.eval_ids)} continue", err=True)
+        click.echo(f"{len(ids.bad):,} refused; the other {len(ids.eval_ids):,} continue", err=True)
     if ids.repeated:
-        click.echo(f"{ids.repeated} given more than once; each counts once", err=True)
+        click.echo(f"{ids.repeated:,} given more than once; each counts once", err=True)
 
 
 def iterate_candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:

@@ -107,6 +107,6 @@ def _print(table: Table, causes: Counter[str], count: int) -> None:
         console.width = 160
     console.print(table, markup=False)
     if count > table.row_count:
-        console.print(f"... and {count - table.row_count} more; --csv prints them all")
-    counted = ", ".join(f"{number} {cause}" for cause, number in causes.most_common())
-    console.print(f"{count} in all: {counted}", markup=False)
+        console.print(f"... and {count - table.row_count:,} more; --csv prints them all")
+    counted = ", ".join(f"{number:,} {cause}" for cause, number in causes.most_common())
+    console.print(f"{count:,} in all: {counted}", markup=False)

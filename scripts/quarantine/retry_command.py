@@ -55,7 +55,7 @@ def retry_bundles(*, account: str | None, lenient: bool, as_json: bool, **chosen
     def retry() -> int:
         with find_redis(known.settings) as settings:
             counts = asyncio.run(_retry(settings, known, selection, lenient=lenient, as_json=as_json))
-        counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(counts.items()))
+        counted = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()))
         click.echo(format_count(counts.total(), "evaluation") + (f": {counted}" if counted else ""), err=True)
         return OK if counts.keys() <= {"archived", "erased", "disposed"} else NOT_ALL
 

@@ -82,7 +82,7 @@ ROWS = {
     "config in utf-16": _aws(("config is not a valid AWS configuration file", "fix it"), b"\xff\xfe[\0d\0"),
     "no token": _aws(("token: No such file", "check AWS_WEB_IDENTITY_TOKEN_FILE"), **_WEB_IDENTITY),
     "process fails": _aws(("credential_process gives no", "by hand"), "[default]\ncredential_process=/bin/false\n"),
-    "no process": _aws(("/no/such: No such file", "see"), "[default]\ncredential_process=/no/such\n"),
+    "no process": _aws(("/no/such: No such file", "check"), "[default]\ncredential_process=/no/such\n"),
     "process without json": _aws(
         ("cannot be read (JSON", "credential_process in"), "[default]\ncredential_process=/bin/echo x\n"
     ),
@@ -90,7 +90,9 @@ ROWS = {
     "no such region": _aws(
         ("'eu central' is not a region", "AWS_DEFAULT_REGION"), **KEYS | {"AWS_DEFAULT_REGION": "eu central"}
     ),
-    "no container": _aws(("come from container-role", "see"), AWS_CONTAINER_CREDENTIALS_FULL_URI="http://127.0.0.1:1"),
+    "no container": _aws(
+        ("come from container-role", "check"), AWS_CONTAINER_CREDENTIALS_FULL_URI="http://127.0.0.1:1"
+    ),
     "role refused": Row(
         BUCKET | {"AWS_ENDPOINT_URL_STS": "http://{stand_in}"},
         ("AWS gives no credentials (AssumeRole: AccessDenied)", "trust policy"),

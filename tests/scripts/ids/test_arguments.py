@@ -78,7 +78,7 @@ def test_only_the_first_bad_ids_are_reported_when_there_are_many(
     output = capsys.readouterr().err
     assert output.count("line") == 20
     assert "... and 980 more" in output
-    assert "1000 refused; the other 1 continue" in output
+    assert "1,000 refused; the other 1 continue" in output
 
 
 def test_a_binary_file_raises_bad_source(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ async def test_retry_archives_whole_bundles_of_an_older_reader_without_a_request
     async with listening(answer) as riskos:
         shell.settings |= {"DOCV_RISKOS_URL": riskos.url, "DOCV_API_KEY": "key-of-a-worker"}
         finished = await shell.run("quarantine", "retry", "--cause", "local_header_differs")
-    assert finished.err.splitlines()[-1] == f"{len(ids) + 3} evaluations: {len(ids) + 1} archived, 2 unreadable"
+    assert finished.err.splitlines()[-1] == f"{len(ids) + 3:,} evaluations: {len(ids) + 1:,} archived, 2 unreadable"
     assert riskos.heard == []
     manifests = [await read_manifest(bucket, evaluation(each)) for each in ids]
     assert {(each.manifest.outcome, len(each.manifest.documents)) for each in manifests if each} == {("archived", 2)}
