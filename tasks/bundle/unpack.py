@@ -17,7 +17,7 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
 
     Args:
         data: the whole bundle, in memory or mapped.
-        limits: the limits on its contents.
+        limits: the limits on its contents; if they are larger than ``in_memory``, all of them are spooled.
         spool_dir: the folder for spooled files; the system's temporary folder by default.
 
     Raises:
@@ -27,13 +27,15 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
     with _translated():
         checked = list_entries(data, limits)
         promised = sum(entry.size for entry in checked.entries)
+        # All contents are in one buffer or on disk: malloc would keep the memory of single ones for the thread.
+        stored = replace(limits, in_memory=0)
         if promised <= limits.in_memory:
             # A ZIP that holds more than it promises fails here; it is read again below, up to the real limits.
-            bounds = replace(limits, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes), in_memory=0)
+            bounds = replace(stored, max_unpacked_bytes=min(promised, limits.max_unpacked_bytes))
             with contextlib.suppress(BadZip):
                 return read_entries(data, checked, bounds, Arena(promised))
         with contextlib.closing(Spool(spool_dir)) as spool:
-            return read_entries(data, checked, limits, spool)
+            return read_entries(data, checked, stored, spool)
 
 
 @contextlib.contextmanager

@@ -98,7 +98,8 @@ class BundleUnpacker:
                         limits = replace(limits, max_window_bytes=needed.size)
                         continue
                     await decoding.aclose()
-                    reserved.shrink(min(limits.in_memory, sum(each.size for each in contents.documents)))
+                    size = sum(each.size for each in contents.documents)
+                    reserved.shrink(size if size <= limits.in_memory else 0)  # larger contents are on disk
                     del data  # the caller decides how long to keep the bundle in memory
                     yield contents
                     return

@@ -109,6 +109,15 @@ async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_pa
     assert (await waiting).documents
 
 
+async def test_spooled_contents_take_no_memory_after_they_are_unpacked(tmp_path: Path) -> None:
+    bundle = noise(1000)
+    budget = ByteBudget(1000)
+    async with BundleUnpacker(Limits(in_memory=999), budget, tmp_path).unpacked(bundle.data) as contents:
+        assert contents.documents
+        async with asyncio.timeout(60), budget.reserve(1000):
+            pass
+
+
 def bundle_with_window(power: int) -> Bundle:
     compressor = zstd.ZstdCompressor(options={zstd.CompressionParameter.window_log: power})
     packed = compressor.compress(PHOTOGRAPH) + compressor.flush()
