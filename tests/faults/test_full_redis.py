@@ -43,11 +43,11 @@ async def test_a_full_redis_accepts_nothing_more_and_accepted_evaluations_end(
         accepted = (await cluster.ledger.runs.get_counters(_RUN)).total
         # Redis has no memory even for the names of its queues; only finished work frees some.
         await cluster.start_workers(2)
-        await cluster.wait_until_all_ended(_RUN, accepted, 150)
+        await cluster.wait_until_all_ended(_RUN, accepted, 600)
         burnt, alive = await count_lost_attempts(cluster), [worker.is_alive for worker in cluster.workers]
         await cluster.client.config_set("maxmemory", 0)
         again = await enqueue(cluster, eval_ids)
-        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), 150)
+        counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), 600)
         seconds = time.monotonic() - began
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     figures(
