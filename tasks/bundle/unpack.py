@@ -17,7 +17,7 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
 
     Args:
         data: the whole bundle, in memory or mapped.
-        limits: the limits on its contents; if they are larger than ``in_memory``, all of them are spooled.
+        limits: the limits on its contents; if all files together exceed ``in_memory``, every one is spooled.
         spool_dir: the folder for spooled files; the system's temporary folder by default.
 
     Raises:
