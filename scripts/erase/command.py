@@ -21,7 +21,7 @@ from scripts.erase.outcomes import Printer
 from scripts.erase.pending import begin_pending, sweep_leftovers
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest
-from scripts.erase.steps import ONE_ONLY, begin_request, finish_request
+from scripts.erase.steps import EVALUATION_ERRORS, begin_request, finish_request
 from scripts.erase.traces import RedisRecords
 from scripts.erase.versions import open_versions
 from scripts.erase.wait import wait_for_workers
@@ -277,7 +277,7 @@ def _report_damage(key: str) -> None:
 async def _translate_errors(eval_id: str, work: Awaitable[Result]) -> Result | ErasureRefused:
     try:
         return await work
-    except ONE_ONLY as error:
+    except EVALUATION_ERRORS as error:
         return ErasureRefused(str(error))
     except (StorageError, RetryableError) as error:
         raise ServiceUnavailable(f"{eval_id}: {error}; run the same command to continue") from None

@@ -14,9 +14,9 @@ from scripts.erase.erasure import (
     erase_one,
 )
 from scripts.erase.receipt import ErasureRequest, describe_damage, find_all_unfinished
-from scripts.erase.steps import ONE_ONLY, begin_request, finish_request
-from tasks.errors import BadEvalId
-from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
+from scripts.erase.steps import EVALUATION_ERRORS, begin_request, finish_request
+from scripts.erase.stock import parse_evaluation
+from tasks.model.evaluation import Evaluation
 from tasks.storage.manifest import read_manifest
 
 _LEFT = "left by a worker that was archiving it while it was erased"
@@ -50,7 +50,7 @@ async def _resume(
 ) -> BegunErasure | ErasureResult:
     try:
         return await begin_request(evaluation, request, stores, dry_run=dry_run)
-    except ONE_ONLY as error:
+    except EVALUATION_ERRORS as error:
         return ErasureRefused(str(error))
 
 
@@ -68,7 +68,7 @@ async def sweep_leftovers(
             continue
         try:
             result = await _erase_leftovers(evaluation, request, stores, dry_run=dry_run)
-        except ONE_ONLY as error:
+        except EVALUATION_ERRORS as error:
             result = ErasureRefused(str(error))
         if result:
             yield evaluation, result
@@ -102,11 +102,6 @@ def _by_evaluation(keys: Iterable[str]) -> Mapping[Evaluation, Sequence[str]]:
     """Return the keys of objects, by their evaluations."""
     found = defaultdict[Evaluation, list[str]](list)
     for key in keys:
-        environment, _, rest = key.removeprefix("quarantine/").partition("/")
-        try:
-            eval_id = parse_eval_id(rest.partition("/")[0])
-        except BadEvalId:
-            continue
-        if environment in ENVIRONMENTS:
-            found[Evaluation(eval_id, environment)].append(key)
+        if evaluation := parse_evaluation(key.removeprefix("quarantine/")):
+            found[evaluation].append(key)
     return found

@@ -18,9 +18,9 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from scripts.erase.stock import ObjectVersion, ObjectVersions
-from tasks.errors import BadEvalId, IntegrityError, ManifestChanged
-from tasks.model.evaluation import Evaluation, parse_eval_id
+from scripts.erase.stock import ObjectVersion, ObjectVersions, parse_evaluation
+from tasks.errors import IntegrityError, ManifestChanged
+from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket, ObjectAttributes, StoredObject, WriteUnconfirmed, put
 from tasks.storage.manifest import archiver, format_utc, utc_now
 
@@ -208,7 +208,8 @@ async def find_all_unfinished(
 
     for environment in environments:
         async for some in bucket.list_objects(f"{RECEIPTS}{environment}/"):
-            named = [(evaluation, each.key) for each in some if (evaluation := _parse_key(each.key))]
+            keys = (each.key for each in some if each.key.endswith(".json"))
+            named = [(evaluation, key) for key in keys if (evaluation := parse_evaluation(key.removeprefix(RECEIPTS)))]
             found = await asyncio.gather(*(read(*each) for each in named))
             for (evaluation, _), receipts in zip(named, found, strict=True):
                 for each in receipts:
@@ -290,17 +291,6 @@ def list_receipt_keys(versions: ObjectVersions, evaluation: Evaluation) -> list[
 
 def _folder(environment: str, eval_id: str) -> str:
     return f"{RECEIPTS}{environment}/{eval_id}/"
-
-
-def _parse_key(key: str) -> Evaluation | None:
-    """Return the evaluation that a key below ``RECEIPTS`` names, or None for a foreign object."""
-    if not key.endswith(".json"):
-        return None
-    environment, _, rest = key.removeprefix(RECEIPTS).partition("/")
-    try:
-        return Evaluation(parse_eval_id(rest.partition("/")[0]), environment)
-    except BadEvalId:
-        return None
 
 
 def _parse_receipt(key: str, stored: StoredObject) -> Receipt:

@@ -19,7 +19,7 @@ from scripts.erase.stock import NotRemoved
 from tasks.errors import IntegrityError, ManifestChanged
 from tasks.model.evaluation import Evaluation
 
-ONE_ONLY = (IntegrityError, ManifestChanged, NotRemoved)
+EVALUATION_ERRORS = (IntegrityError, ManifestChanged, NotRemoved)
 """The errors that prevent the erasure of one evaluation, and of no other one."""
 
 

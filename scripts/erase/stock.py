@@ -6,7 +6,8 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Protocol
 
-from tasks.model.evaluation import Evaluation
+from tasks.errors import BadEvalId
+from tasks.model.evaluation import ENVIRONMENTS, Evaluation, parse_eval_id
 from tasks.retention.event import event_prefix
 from worker.clients.errors import ServiceUnavailable
 
@@ -77,3 +78,13 @@ def key_prefixes(evaluation: Evaluation) -> tuple[str, ...]:
     """Return the prefixes of an evaluation's keys: its documents, its bundles in quarantine, and its events."""
     keys = evaluation.manifest_key, evaluation.quarantine_key("")
     return *(f"{PurePosixPath(key).parent}/" for key in keys), event_prefix(evaluation)
+
+
+def parse_evaluation(path: str) -> Evaluation | None:
+    """Return the evaluation of a path that begins with its environment and ID, or None for a foreign object."""
+    environment, _, rest = path.partition("/")
+    try:
+        eval_id = parse_eval_id(rest.partition("/")[0])
+    except BadEvalId:
+        return None
+    return Evaluation(eval_id, environment) if environment in ENVIRONMENTS else None

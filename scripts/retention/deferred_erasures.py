@@ -12,7 +12,7 @@ from scripts.erase.duties import RetentionDuties, Waiting, find_deferred
 from scripts.erase.erasure import BegunErasure, Erased, ErasureStores, WouldErase
 from scripts.erase.presence import find_in_lists
 from scripts.erase.receipt import ErasureRequest, describe_damage
-from scripts.erase.steps import ONE_ONLY, begin_request, finish_request
+from scripts.erase.steps import EVALUATION_ERRORS, begin_request, finish_request
 from scripts.erase.versions import open_versions
 from scripts.retention.certificate import Operator
 from scripts.retention.redis_records import open_redis_records
@@ -115,7 +115,7 @@ async def carry_out(
     for evaluation in evaluations:
         try:
             beginning = await begin_request(evaluation, request, stores, dry_run=dry_run)
-        except ONE_ONLY as error:
+        except EVALUATION_ERRORS as error:
             result.fail(evaluation.eval_id, error)
             continue
         match beginning:
@@ -137,7 +137,7 @@ async def carry_out(
         eval_id = each.evaluation.eval_id
         try:
             done = await finish_request(each, stores, mentions.get(eval_id, ()))
-        except ONE_ONLY as error:
+        except EVALUATION_ERRORS as error:
             result.fail(eval_id, error)
             continue
         if isinstance(done, Erased):

@@ -20,6 +20,7 @@ from scripts.erase.receipt import ErasureRequest
 from scripts.erase.steps import begin_request, finish_request
 from scripts.erase.stock import NotRemoved
 from scripts.erase.traces import RedisRecords
+from tasks.errors import IntegrityError
 from tasks.ledger.ledger import Ledger
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
@@ -116,7 +117,7 @@ async def test_foreign_objects_among_the_receipts_are_no_obstacle(stores: Erasur
 async def test_an_erasure_names_the_damaged_receipt_that_stops_it(stores: ErasureStores, root: Path) -> None:
     evaluation = await archived(stores)
     key = damage(root, evaluation)
-    with pytest.raises(Exception, match=key):
+    with pytest.raises(IntegrityError, match=key):
         await begin_request(evaluation, REQUEST, stores)
 
 
@@ -141,13 +142,13 @@ async def test_an_object_that_cannot_be_removed_holds_up_no_other_erasure(
     stubborn.add(bad.eval_id)
     with pytest.raises(NotRemoved, match="Operation not permitted"):
         await begin_request(bad, request, stores)
-    begun = {each.eval_id: await begin_request(each, request, stores) for each in evaluations[1:]}
+    beginnings = {each.eval_id: await begin_request(each, request, stores) for each in evaluations[1:]}
     stubborn.add(late_bad.eval_id)
     late = root / late_bad.document_key("selfie", SHA256, "jpg")
     late.parent.mkdir(parents=True, exist_ok=True)
     late.write_bytes(b"late")
     with pytest.raises(NotRemoved, match="Operation not permitted"):
-        await completed(stores, begun[late_bad.eval_id])
+        await completed(stores, beginnings[late_bad.eval_id])
 
     results = await pending(stores)
     assert {eval_id: type(each) for eval_id, each in results.items()} == {
