@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -16,26 +15,17 @@ from tasks.ledger.runs import BeginResult
 from tasks.ledger.script import LedgerScript
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
+from tests.tasks.ledger.ledger_steps import PATIENCE, some_ids
 
 pytestmark = pytest.mark.both_redises
 
 RUN = "q3"
-PATIENCE = dict.fromkeys(Queue, 3600.0)
 ALL = {"default": dict.fromkeys(Queue, 1000)}
-
-
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
 
 
 @pytest.fixture
 def cancellation(redis: Redis) -> Cancellation:
     return Cancellation(redis)
-
-
-def some_ids(count: int) -> list[str]:
-    return [str(uuid4()) for _ in range(count)]
 
 
 def order(run: str | None = RUN, queue: Queue = Queue.BACKFILL, **wanted: Any) -> EnqueueOptions:

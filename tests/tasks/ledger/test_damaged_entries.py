@@ -18,11 +18,6 @@ NOW = {Queue.LIVE: -1.0, Queue.BACKFILL: -1.0}
 
 
 @pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
-@pytest.fixture
 def damaged(redis: Redis) -> DamagedEntries:
     return DamagedEntries(redis)
 

@@ -23,11 +23,6 @@ STEPS: dict[str, Callable[[Ledger, Job], Awaitable[object]]] = {
 CAUSES = {"parked": "service_failed", "held": "account_held", "dead": "bundle_too_large"}
 
 
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
 async def accept(ledger: Ledger, account: str, queue: Queue, delay: float = 0.0) -> str:
     eval_id = str(uuid4())
     await ledger.accept([eval_id], EnqueueOptions(queue, account, Trigger("intake"), delay=delay))

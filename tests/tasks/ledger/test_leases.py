@@ -21,11 +21,6 @@ RUN_OUT = 1
 
 
 @pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
-@pytest.fixture
 def leases(ledger: Ledger) -> LeaseKeeper:
     return LeaseKeeper(ledger)
 

@@ -7,8 +7,9 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
+from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import Outcome
+from tests.tasks.ledger.ledger_steps import lease_one
 
 pytestmark = pytest.mark.both_redises
 
@@ -19,11 +20,6 @@ USUAL = EnqueueOptions(Queue.BACKFILL, "default", TRIGGER, refresh=True)
 
 
 @pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
-@pytest.fixture
 def eval_id() -> str:
     return str(uuid4())
 
@@ -31,11 +27,6 @@ def eval_id() -> str:
 async def now(redis: Redis) -> float:
     seconds, micro = await redis.time()
     return float(seconds) + int(micro) / 1e6
-
-
-async def lease_one(ledger: Ledger, eval_id: str) -> Job:
-    (job,) = await ledger.lease([eval_id], token="ours")
-    return job
 
 
 async def rewrite_as_older_version(redis: Redis, key: str, eval_id: str, accepted: float) -> None:

@@ -2,7 +2,6 @@
 
 import json
 from typing import Any
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -11,19 +10,9 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
+from tests.tasks.ledger.ledger_steps import PREFIX, lease_one, some_ids
 
 pytestmark = pytest.mark.both_redises
-
-PREFIX = "docv:ledger:"
-
-
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
-def some_ids(count: int) -> list[str]:
-    return [str(uuid4()) for _ in range(count)]
 
 
 def facts_of(eval_id: str, *evidence: Evidence, event_at: float | None = None) -> dict[str, Any]:
@@ -32,11 +21,6 @@ def facts_of(eval_id: str, *evidence: Evidence, event_at: float | None = None) -
 
 async def accept(ledger: Ledger, eval_id: str, *, run: str | None = None, **wanted: Any) -> None:
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=run), **wanted))
-
-
-async def lease_one(ledger: Ledger, eval_id: str) -> Job:
-    (job,) = await ledger.lease([eval_id], token="ours")
-    return job
 
 
 async def accept_and_lease(ledger: Ledger, eval_id: str, **wanted: Any) -> Job:

@@ -17,11 +17,6 @@ ENTRIES, DEAD = "docv:ledger:entries", "docv:ledger:dead"
 NEWER = {"colour": "green", "priority": {"of": [1, 2]}}
 
 
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
 async def accept_newer(ledger: Ledger, redis: Redis, eval_id: str, **fields: object) -> None:
     """Accept an evaluation, and change its entry to that of a newer release."""
     await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))

@@ -14,20 +14,15 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.refused_runs import list_refused_runs
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Outcome
+from tests.tasks.ledger.ledger_steps import PREFIX
 
 pytestmark = pytest.mark.both_redises
 
-PREFIX = "docv:ledger:"
 AHEAD = 2 * 3_600_000
 """Milliseconds."""
 SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:runs", "refused")
 TIMES_OF_AGAIN = ("due", "accepted")
 PATIENCE = {Queue.LIVE: 60.0, Queue.BACKFILL: 60.0}
-
-
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
 
 
 async def accept(ledger: Ledger, *eval_ids: str, run: str | None = None, refresh: bool = False) -> None:

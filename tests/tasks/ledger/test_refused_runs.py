@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from uuid import uuid4
 
 import pytest
 from redis.asyncio import Redis
@@ -12,21 +11,12 @@ from tasks.ledger.refused_runs import count_live_refusals, list_refused_runs
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
+from tests.tasks.ledger.ledger_steps import PATIENCE, some_ids
 
 pytestmark = pytest.mark.both_redises
 
 RUN = "q3"
-PATIENCE = dict.fromkeys(Queue, 3600.0)
 ALL = {"default": dict.fromkeys(Queue, 1000)}
-
-
-@pytest.fixture
-def ledger(redis: Redis) -> Ledger:
-    return Ledger(redis)
-
-
-def some_ids(count: int) -> list[str]:
-    return [str(uuid4()) for _ in range(count)]
 
 
 async def accept(
