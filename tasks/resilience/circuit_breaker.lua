@@ -6,9 +6,11 @@
 --
 -- ARGV: successes since the last call, ID of a failed evaluation or '', size of the window, share of failures in the
 --       window that is an outage
--- Answer: the IDs of the failed evaluations if this is an outage, else none. It is one if more than the share of the
--- window failed, or all evaluations of the last hour, at least three. The answer includes failures from a little before
--- the window, because successes of another process may be reported between them.
+-- Answer: { is_first, failed }
+--   is_first  1 if the reported successes are the first in an hour
+--   failed    the IDs of the failed evaluations if this is an outage, else none. It is one if more than the share of the
+--             window failed, or all evaluations of the last hour, at least three. The answer includes failures from a
+--             little before the window, because successes of another process may be reported between them.
 
 redis.call('DEL', KEYS[2])
 
@@ -21,9 +23,14 @@ local IN_A_ROW, SILENCE = 20, 60
 
 local successes, failed = tonumber(ARGV[1]), ARGV[2]
 local now = tonumber(redis.call('TIME')[1])
-if successes > 0 then redis.call('SET', KEYS[3], now, 'EX', HOUR) end
+local last_success = tonumber(redis.call('GET', KEYS[3]) or nil)
+local is_first = successes > 0 and not last_success and 1 or 0
+if successes > 0 then
+  last_success = now
+  redis.call('SET', KEYS[3], now, 'EX', HOUR)
+end
 -- As long as nothing has failed, successes need not be kept.
-if failed == '' and redis.call('EXISTS', KEYS[1]) == 0 then return {} end
+if failed == '' and redis.call('EXISTS', KEYS[1]) == 0 then return { is_first, {} } end
 
 for _ = 1, math.min(successes, WINDOW) do redis.call('RPUSH', KEYS[1], '+') end
 if failed ~= '' then redis.call('RPUSH', KEYS[1], failed) end
@@ -39,7 +46,6 @@ for i, each in ipairs(kept) do
   end
 end
 local most = failures >= LEAST_FAILURES and failures > SHARE * math.min(#kept, WINDOW)
-local last_success = tonumber(redis.call('GET', KEYS[3]) or nil)
 local silent = in_a_row >= IN_A_ROW and math.abs(now - (last_success or 0)) >= SILENCE
 silent = silent or in_a_row >= FEW and not last_success
-return (most or silent) and failed_ids or {}
+return { is_first, (most or silent) and failed_ids or {} }

@@ -119,9 +119,16 @@ class CircuitBreaker:
         return hold is not None and hold.needs_probe
 
     async def flush(self) -> None:
-        """Pass the successes of this process on to the others."""
+        """Pass the successes of this process on to the others.
+
+        The first success of an account in an hour ends the hold of an outage, because only failures that came before it
+        can have placed it: they take less time than a success.
+        """
         for window in [window for window, count in self._successes.items() if count]:
-            await self._report(window, "")
+            is_first, _ = await self._report(window, "")
+            hold = await self._holds.get(window) if is_first else None
+            if hold and hold.reason is Reason.OUTAGE:
+                await self._holds.end_after_probe(window)
 
     async def reset(self, scope: str, *, is_proved: bool = False) -> None:
         """Forget the failures of an outage that is over.
@@ -153,7 +160,7 @@ class CircuitBreaker:
         self, scope: str, reason: Reason, error: RetryableError, job: Job, ledger: Ledger
     ) -> Fault:
         window = scope + UNEXPECTED if isinstance(error, UnexpectedAnswer) else scope
-        failures = await self._report(window, "" if job.suspect else job.eval_id)
+        _, failures = await self._report(window, "" if job.suspect else job.eval_id)
         if job.suspect or not failures:
             return Fault.EVALUATION
         await self._hold(scope, reason, error)
@@ -163,15 +170,18 @@ class CircuitBreaker:
     async def _hold(self, scope: str, reason: Reason, error: RetryableError, *, probe: bool = False) -> None:
         await self._holds.place_until_probe(scope, reason, str(error), OUTAGE_BACKOFF, probe=probe)
 
-    async def _report(self, window: str, failed: str) -> list[str]:
-        """Report successes and a failure; return the IDs of the failed evaluations if this is an outage."""
+    async def _report(self, window: str, failed: str) -> tuple[bool, list[str]]:
+        """Report successes and a failure; return whether the successes are the first in an hour, and the failed IDs.
+
+        The failed evaluations are returned only if this is an outage.
+        """
         successes, self._successes[window] = self._successes[window], 0
         size_and_share = _UNEXPECTED_OUTAGE if window.endswith(UNEXPECTED) else _OUTAGE
         outcomes = failures_key(window)
-        failures: list[str] = await self._script(
+        is_first, failures = await self._script(
             keys=[outcomes, UNUSED_KEY, f"{outcomes}:last-well"], args=[successes, failed, *size_and_share]
         )
-        return failures
+        return bool(is_first), failures
 
     def _scope_of(self, error: Exception) -> tuple[str | None, Reason]:
         if isinstance(error, _ARCHIVE_ERRORS):

@@ -246,6 +246,35 @@ async def test_three_failures_are_an_outage_when_nothing_succeeded_for_an_hour(
     assert hold.note == str(error)
 
 
+@pytest.mark.parametrize("error", [ServiceFailed(500), UNEXPECTED], ids=repr)
+async def test_the_first_success_in_an_hour_ends_an_outage_of_three_failures(
+    redis: Redis, holds: Holds, error: Exception
+) -> None:
+    """Failures are faster than successes: if half of a run fail, three may fail before one succeeds."""
+    breaker, another = (CircuitBreaker(redis, "default", holds) for _ in range(2))
+    for _ in range(3):
+        await fail(breaker, error)
+    another.record_success()
+    await another.flush()
+    assert await holds.list_all() == []
+    assert not await fail(breaker, error)
+
+
+async def test_a_later_success_leaves_an_outage_to_its_probe(breaker: CircuitBreaker, holds: Holds) -> None:
+    await trip(breaker)
+    breaker.record_success()
+    await breaker.flush()
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
+
+
+async def test_the_first_success_in_an_hour_leaves_other_holds(redis: Redis, holds: Holds) -> None:
+    breaker = CircuitBreaker(redis, "default", holds)
+    await refused(holds, "default", 401, probe=False)
+    breaker.record_success()
+    await breaker.flush()
+    assert [hold.reason for hold in await holds.list_all()] == [Reason.UNAUTHORIZED]
+
+
 async def test_two_evaluations_that_always_fail_are_no_outage(redis: Redis, holds: Holds) -> None:
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(2):
