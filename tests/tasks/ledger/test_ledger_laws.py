@@ -481,6 +481,7 @@ class LedgerLife(RuleBasedStateMachine):
                 even_if_erased=was.even_if_erased,
                 refresh_outcomes=was.refresh_outcomes,
                 account=was.account,
+                unnamed=was.unnamed,
                 evidence=was.evidence,
                 event_at=was.event_at,
                 without_request=was.without_request,
