@@ -12,30 +12,75 @@ from tests.spans import PARENT
 EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 # In a process of its own: Celery's application reads the settings once and keeps them.
 CALL = """
-import sys
+import json, sys
 from celery.app.trace import build_tracer
 from tasks import archive as module
+from tasks.errors import BadMessage
 
 class Recorder:
-    check = reject = staticmethod(lambda *_: True)
-    handle = staticmethod(lambda message: print(message.eval_ids[0], message.traceparent) is None)
+    def check(self, message):
+        if message.account == "unknown":
+            raise BadMessage("it names an unknown account")
+
+    def handle(self, message):
+        print("handled", *message.eval_ids, message.traceparent)
+        return message.account != "draining"
+
+    def reject(self, errors, queue, message):
+        print("rejected", *(error.cause for error in errors), queue, message)
+        return True
 
 module._process = Recorder()
 headers = {"traceparent": sys.argv[2]} if sys.argv[2:] else {}
 run = build_tracer(module.archive.name, module.archive, app=module.app)
-run("an ID", (), {"eval_ids": [sys.argv[1]]}, {"id": "an ID", "delivery_info": {"routing_key": "live"}, **headers})
+ended = run("an ID", (), json.loads(sys.argv[1]), {"id": "an ID", "delivery_info": {"routing_key": "live"}, **headers})
+print(ended.info.state if ended.info else "done", bool(ended.info and ended.info.retval.requeue))
 """
 
 
-@pytest.mark.parametrize("traceparent", [PARENT, None], ids=["traced", "not traced"])
-def test_the_header_of_a_producer_s_trace_reaches_the_message(traceparent: str | None, tmp_path: Path) -> None:
-    given = [EVAL_ID, traceparent] if traceparent else [EVAL_ID]
+def call(folder: Path, arguments: str, *traceparent: str) -> list[str]:
+    """Call the task with JSON arguments; return what it did, and how it ended."""
     called = subprocess.run(
-        [sys.executable, "-c", CALL, *given],
-        cwd=tmp_path,
+        [sys.executable, "-c", CALL, arguments, *traceparent],
+        cwd=folder,
         env={**os.environ, "DOCV_REDIS_URL": "redis://127.0.0.1:9/0", "DOCV_API_KEY": "a-key"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert called.stdout == f"{EVAL_ID} {traceparent}\n", called.stderr
+    assert called.returncode == 0, called.stderr
+    return called.stdout.splitlines()
+
+
+@pytest.mark.parametrize("traceparent", [(PARENT,), ()], ids=["traced", "not traced"])
+def test_the_header_of_a_producer_s_trace_reaches_the_message(traceparent: tuple[str, ...], tmp_path: Path) -> None:
+    handled, *_ = call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}"]}}', *traceparent)
+    assert handled == f"handled {EVAL_ID} {traceparent[0] if traceparent else None}"
+
+
+def test_a_message_is_acknowledged_when_its_evaluations_are_processed(tmp_path: Path) -> None:
+    assert call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}"]}}') == [
+        f"handled {EVAL_ID} None",
+        "rejected live an ID",
+        "done False",
+    ]
+
+
+def test_the_ids_of_a_message_that_are_not_valid_are_rejected_alone(tmp_path: Path) -> None:
+    assert call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}", "no ID"]}}') == [
+        f"handled {EVAL_ID} None",
+        "rejected bad_eval_id live an ID",
+        "done False",
+    ]
+
+
+@pytest.mark.parametrize("arguments", ["{}", f'{{"eval_ids": ["{EVAL_ID}"], "account": "unknown"}}'])
+def test_a_message_that_does_not_fit_the_contract_is_rejected_and_acknowledged(arguments: str, tmp_path: Path) -> None:
+    assert call(tmp_path, arguments) == ["rejected bad_message live an ID", "done False"]
+
+
+def test_a_message_goes_back_to_its_queue_when_the_process_is_draining(tmp_path: Path) -> None:
+    assert call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}"], "account": "draining"}}') == [
+        f"handled {EVAL_ID} None",
+        "REJECTED True",
+    ]

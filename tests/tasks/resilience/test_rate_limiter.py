@@ -14,7 +14,8 @@ import pytest
 from pydantic import SecretStr
 from redis.asyncio import Redis
 
-from tasks.errors import AccountHeld
+from tasks.errors import AccountHeld, RunHeld
+from tasks.ledger.refused_runs import REFUSED_RUNS
 from tasks.model.account import Account, Allowance
 from tasks.model.job import Queue
 from tasks.resilience.adaptive_rate import AdaptiveRate
@@ -646,6 +647,23 @@ async def test_a_permit_that_is_given_up_counts_neither_for_the_quota_nor_for_th
     assert await redis.hget(QUOTA, "used") == "1"
     await redis.hdel(window, "length")
     assert sum(int(bin_.split(":")[1]) for bin_ in await redis.hvals(window)) == 1
+
+
+async def test_a_permit_is_used_when_a_person_has_ended_the_hold_that_this_process_records(redis: Redis) -> None:
+    sleep = HoldsDuringSleep(redis, {})
+    sleep.limiter.set_hold("default", 60)
+    assert await sleep.limiter.acquire(account(), Queue.LIVE) is False
+    assert len(sleep) == 1
+
+
+async def test_only_evaluations_of_a_run_on_hold_get_no_permit(redis: Redis) -> None:
+    limiter = RateLimiter(redis, Waits())
+    await redis.zadd(REFUSED_RUNS, {"q3": 1})
+    with pytest.raises(RunHeld, match="q3"):
+        await limiter.acquire(account(), Queue.BACKFILL, "q3")
+    assert await redis.exists(QUOTA, BUCKET, BACKFILL_BUCKET) == 0
+    assert await limiter.acquire(account(), Queue.BACKFILL, "q4") is False
+    assert await limiter.acquire(account(), Queue.BACKFILL) is False
 
 
 async def test_the_probe_is_sent_even_if_this_process_still_records_the_hold(redis: Redis, holds: Holds) -> None:
