@@ -23,7 +23,7 @@
 -- KEYS[6]  unused           a key that never exists (see holds.lua)
 -- KEYS[7]  backfill bucket  STRING  as KEYS[4], for the share of the rate that the backfill may use
 -- KEYS[8]  window           HASH    our permits by the time they are due (see window_observer.lua)
--- KEYS[9]  refused runs     ZSET    runs that are on hold (see ledger_state.lua)
+-- KEYS[9]  refused runs     ZSET    runs that are on hold (see ledger_refusals.lua)
 --
 -- ARGV: verb, rate (requests per second, as in the settings), then the arguments of the verb
 -- Answers of acquire and acquire_backfill:
