@@ -38,10 +38,29 @@ print(ended.info.state if ended.info else "done", bool(ended.info and ended.info
 """
 
 
+REJECT = """
+from celery.signals import task_rejected
+from tasks import archive as module
+from worker.broker.envelope import BadEnvelope
+
+class Recorder:
+    def reject(self, errors, queue, message):
+        print(*(error.safe_message for error in errors), repr(queue), repr(message))
+
+module._process = Recorder()
+task_rejected.send(None, message=None, exc=BadEnvelope("it is not a JSON object"))
+task_rejected.send(None, message=None, exc=ValueError("Jane Doe is not JSON"))
+"""
+
+
 def call(folder: Path, arguments: str, *traceparent: str) -> list[str]:
     """Call the task with JSON arguments; return what it did, and how it ended."""
+    return run_script(folder, CALL, arguments, *traceparent)
+
+
+def run_script(folder: Path, script: str, *arguments: str) -> list[str]:
     called = subprocess.run(
-        [sys.executable, "-c", CALL, arguments, *traceparent],
+        [sys.executable, "-c", script, *arguments],
         cwd=folder,
         env={**os.environ, "DOCV_REDIS_URL": "redis://127.0.0.1:9/0", "DOCV_API_KEY": "a-key"},
         capture_output=True,
@@ -83,4 +102,11 @@ def test_a_message_goes_back_to_its_queue_when_the_process_is_draining(tmp_path:
     assert call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}"], "account": "draining"}}') == [
         f"handled {EVAL_ID} None",
         "REJECTED True",
+    ]
+
+
+def test_a_message_that_celery_cannot_read_is_rejected_without_its_text(tmp_path: Path) -> None:
+    assert run_script(tmp_path, REJECT) == [
+        "the message does not fit the contract: it is not a JSON object 'queue' ''",
+        "the message does not fit the contract: Celery cannot read it 'queue' ''",
     ]
