@@ -51,6 +51,19 @@ module._process = Recorder()
 task_rejected.send(None, message=None, exc=BadEnvelope("it is not a JSON object"))
 task_rejected.send(None, message=None, exc=ValueError("Jane Doe is not JSON"))
 """
+STOP = """
+from celery import signals
+from tasks import archive as module
+
+class Recorder:
+    drain = staticmethod(lambda: print("drained"))
+    close = staticmethod(lambda: print("closed"))
+
+module._process = Recorder()
+signals.worker_shutting_down.send(None, sig="SIGTERM", how="Warm", exitcode=0)
+for _ in range(2):
+    signals.worker_shutdown.send(None)
+"""
 
 
 def call(folder: Path, arguments: str, *traceparent: str) -> list[str]:
@@ -110,3 +123,7 @@ def test_a_message_that_celery_cannot_read_is_rejected_without_its_text(tmp_path
         "the message does not fit the contract: it is not a JSON object 'queue' ''",
         "the message does not fit the contract: Celery cannot read it 'queue' ''",
     ]
+
+
+def test_a_worker_that_stops_drains_and_then_closes_its_process_once(tmp_path: Path) -> None:
+    assert run_script(tmp_path, STOP) == ["drained", "closed"]
