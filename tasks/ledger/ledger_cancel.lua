@@ -206,15 +206,19 @@ function verbs.unwanted(...)
   return found
 end
 
--- Return the texts of evaluations; those that were cancelled are removed from the ledger first.
+-- Return the texts of evaluations; those that were cancelled are removed from the ledger first. An ID may be named twice.
 local function read_wanted(ids)
   local texts, is_cancelling = read_all('HMGET', entries, ids), redis.call('EXISTS', cancelling) == 1
+  local current = {}
   for i, id in ipairs(ids) do
     if texts[i] and (is_cancelling or string.find(texts[i], '"cancelled"', 1, true)) then
-      local job = load(id)
-      local names = job and not is_in_flight(id) and names_cancelled(job)
-      if names and next(names) then cancel_waiting(id, job, state_of(id, job), names) end
-      texts[i] = redis.call('HGET', entries, id)
+      if current[id] == nil then
+        local job = load(id)
+        local names = job and not is_in_flight(id) and names_cancelled(job)
+        if names and next(names) then cancel_waiting(id, job, state_of(id, job), names) end
+        current[id] = redis.call('HGET', entries, id)
+      end
+      texts[i] = current[id]
     end
   end
   return texts

@@ -269,6 +269,25 @@ async def test_no_evaluation_of_a_run_is_leased_after_the_first_step_of_its_canc
     assert await read_counters(ledger) == {"cancelled": 5}
 
 
+async def test_an_evaluation_that_a_lease_names_twice_is_cancelled_once(
+    ledger: Ledger, cancellation: Cancellation, redis: Redis, eval_id: str
+) -> None:
+    """Only the next attempt is left to lease, and the run of that is being cancelled, too."""
+    await ledger.accept([eval_id], order("first"))
+    await lease(ledger, eval_id)
+    await cancellation.cancel_run("first")
+    for run in (None, "second"):
+        await ledger.accept([eval_id], order(run, refresh=True))
+    await ledger.end_leases()
+    await LedgerScript(redis).call("cancel_list", "second")
+    (job,) = await lease(ledger, eval_id, eval_id)
+    assert await read_counters(ledger, "second") == {"leased": 1}
+    assert await cancellation.cancel_run("second") == CancelCounts(cancelled=0, in_flight=1)
+    await ledger.release(job)
+    assert await read_counters(ledger, "second") == {"cancelled": 1}
+    assert await read_counters(ledger, "first") == {"cancelled": 1}
+
+
 async def test_a_run_on_hold_for_its_refusals_is_cancelled(
     ledger: Ledger, cancellation: Cancellation, redis: Redis
 ) -> None:

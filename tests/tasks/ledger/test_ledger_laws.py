@@ -365,7 +365,7 @@ class LedgerLife(RuleBasedStateMachine):
     def lease(self, named: list[str]) -> None:
         token = f"message {len(self.leases)} of {named}"
         expected: list[Job] = []
-        for eval_id in named:
+        for eval_id in set(named):
             self._cancel_before_lease(eval_id)
         for eval_id in named:
             known = self.known.get(eval_id)
