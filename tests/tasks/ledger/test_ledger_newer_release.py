@@ -82,8 +82,8 @@ def counters(**fields: int) -> RunCounters:
 
 
 def test_an_unknown_outcome_is_counted_under_its_name() -> None:
-    found = counters(total=9, archived=3, parked=2, teleported=4, fed=9)
-    assert (found.pending, found.errors) == (2, 4)
+    found = counters(total=14, unfed=5, archived=3, parked=2, teleported=4, fed=9)
+    assert (found.pending, found.errors) == (7, 4)
     assert {outcome.value: count for outcome, count in found.outcomes.items() if count} == {
         "archived": 3,
         "teleported": 4,
