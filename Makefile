@@ -54,7 +54,7 @@ stores: venv .venv-stores/.made  ## run the tests of S3 on LocalStack, and on an
 	@$(UV) pip install --quiet --python .venv-bench --require-hashes -r constraints/bench.txt
 	@touch $@
 
-bench: venv .venv-bench/.made  ## compare the cost of an evaluation with other implementations (an hour); OPTIONS="--only floor --only batches --size 4.6 --rounds 2"
+bench: venv .venv-bench/.made  ## compare the cost of an evaluation with other implementations (half an hour); OPTIONS="--only floor --only batches --size 4.6 --rounds 2"
 	@$(BIN)/python -m tests.bench.contest $(OPTIONS)
 
 bench-conditions: venv  ## measure latency, rate limits, memory and a million evaluations (hours); PARTS="latency rate"
