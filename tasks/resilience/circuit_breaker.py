@@ -121,14 +121,13 @@ class CircuitBreaker:
     async def flush(self) -> None:
         """Pass the successes of this process on to the others.
 
-        The first success of an account in an hour ends the hold of an outage, because only failures that came before it
-        can have placed it: they take less time than a success.
+        The first success of an account in an hour ends its hold for an outage: until then three failures were enough to
+        place one, and a failure takes less time than a success.
         """
         for window in [window for window, count in self._successes.items() if count]:
             is_first, _ = await self._report(window, "")
-            hold = await self._holds.get(window) if is_first else None
-            if hold and hold.reason is Reason.OUTAGE:
-                await self._holds.end_after_probe(window)
+            if is_first:
+                await self._end_outage(window.removesuffix(UNEXPECTED))
 
     async def reset(self, scope: str, *, is_proved: bool = False) -> None:
         """Forget the failures of an outage that is over.
@@ -170,10 +169,16 @@ class CircuitBreaker:
     async def _hold(self, scope: str, reason: Reason, error: RetryableError, *, probe: bool = False) -> None:
         await self._holds.place_until_probe(scope, reason, str(error), OUTAGE_BACKOFF, probe=probe)
 
-    async def _report(self, window: str, failed: str) -> tuple[bool, list[str]]:
-        """Report successes and a failure; return whether the successes are the first in an hour, and the failed IDs.
+    async def _end_outage(self, scope: str) -> None:
+        hold = await self._holds.get(scope)
+        if hold and hold.reason is Reason.OUTAGE:
+            await self._holds.end_after_probe(scope)
 
-        The failed evaluations are returned only if this is an outage.
+    async def _report(self, window: str, failed: str) -> tuple[bool, list[str]]:
+        """Report successes and a failure.
+
+        Return whether the successes are the first in an hour, and, if this is an outage, the IDs of the failed
+        evaluations.
         """
         successes, self._successes[window] = self._successes[window], 0
         size_and_share = _UNEXPECTED_OUTAGE if window.endswith(UNEXPECTED) else _OUTAGE

@@ -10,7 +10,7 @@ import pytest
 from tests.spans import PARENT
 
 EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
-# In a process of its own: Celery's application reads the settings once and keeps them.
+# Each script is run in a process of its own: Celery's application reads the settings once and keeps them.
 CALL = """
 import json, sys
 from celery.app.trace import build_tracer
@@ -36,8 +36,6 @@ run = build_tracer(module.archive.name, module.archive, app=module.app)
 ended = run("an ID", (), json.loads(sys.argv[1]), {"id": "an ID", "delivery_info": {"routing_key": "live"}, **headers})
 print(ended.info.state if ended.info else "done", bool(ended.info and ended.info.retval.requeue))
 """
-
-
 REJECT = """
 from celery.signals import task_rejected
 from tasks import archive as module

@@ -14,7 +14,6 @@ PREFIX = "docv:ledger:"
 STATES = ("queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill")
 HOUR = 3600.0
 PATIENCE = {Queue.LIVE: HOUR, Queue.BACKFILL: HOUR}
-BY_HAND = Trigger("enqueue")
 Ending = Callable[[Ledger, Job], Awaitable[None]]
 ENDINGS: dict[str, Ending] = {
     "complete": lambda ledger, entry: ledger.complete(entry, Outcome.ARCHIVED),

@@ -87,8 +87,8 @@ async def test_a_dropped_dead_letter_is_still_counted_as_failed(ledger: Ledger, 
 
 
 async def test_dead_letters_are_counted_and_listed_by_their_cause(ledger: Ledger) -> None:
-    failed, large, dropped, erased, anew = some_ids(5)
-    for eval_id in (failed, large, dropped, erased, anew):
+    failed, large, dropped, erased, accepted_again = some_ids(5)
+    for eval_id in (failed, large, dropped, erased, accepted_again):
         cause = "bundle_too_large" if eval_id == large else "service_failed"
         await ledger.dead_letter(await accept_and_lease(ledger, eval_id), attempts=6, failure=Failure(cause))
     assert await ledger.dead_letters.count_causes() == {"service_failed": 4, "bundle_too_large": 1}
@@ -97,7 +97,7 @@ async def test_dead_letters_are_counted_and_listed_by_their_cause(ledger: Ledger
 
     await ledger.dead_letters.drop([dropped, dropped])
     await ledger.erase(erased)
-    await accept(ledger, anew)
+    await accept(ledger, accepted_again)
     await ledger.dead_letters.redrive([large])
 
     assert await ledger.dead_letters.count_causes() == {"service_failed": 1}

@@ -10,8 +10,9 @@ from structlog.testing import capture_logs
 from tasks.errors import LeaseLost
 from tasks.ledger.leases import LeaseKeeper
 from tasks.ledger.ledger import Ledger
-from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
+from tasks.model.job import Job
 from tasks.model.outcome import Outcome
+from tests.tasks.ledger.ledger_steps import accept_and_lease
 from worker.logs import with_about
 
 pytestmark = pytest.mark.both_redises
@@ -23,12 +24,6 @@ RUN_OUT = 1
 @pytest.fixture
 def leases(ledger: Ledger) -> LeaseKeeper:
     return LeaseKeeper(ledger)
-
-
-async def lease_one(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
-    await ledger.accept([eval_id], EnqueueOptions(Queue.BACKFILL, "default", Trigger("enqueue")))
-    (entry,) = await ledger.lease([eval_id], token=token)
-    return entry
 
 
 async def expire(redis: Redis, *entries: Job) -> None:
@@ -47,7 +42,7 @@ def test_several_heartbeats_may_fail_before_a_lease_runs_out(ledger: Ledger) -> 
 async def test_a_heartbeat_extends_the_leases_of_evaluations_in_progress(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    entries = [await lease_one(ledger, str(uuid4())) for _ in range(3)]
+    entries = [await accept_and_lease(ledger, str(uuid4())) for _ in range(3)]
     await expire(redis, *entries)
 
     with leases.keep(entries[:2]), leases.keep(entries[2:]):
@@ -62,7 +57,7 @@ async def test_a_heartbeat_without_leases_succeeds(leases: LeaseKeeper, redis: R
 
 
 async def test_a_lease_is_not_extended_after_its_block(leases: LeaseKeeper, ledger: Ledger, redis: Redis) -> None:
-    entry = await lease_one(ledger, str(uuid4()))
+    entry = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([entry]):
         pass
     await expire(redis, entry)
@@ -75,7 +70,7 @@ async def test_a_lease_is_not_extended_after_its_block(leases: LeaseKeeper, ledg
 async def test_a_lease_is_not_extended_after_its_block_failed(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    entry = await lease_one(ledger, str(uuid4()))
+    entry = await accept_and_lease(ledger, str(uuid4()))
     with pytest.raises(RuntimeError), leases.keep([entry]):
         raise RuntimeError
     await expire(redis, entry)
@@ -88,7 +83,7 @@ async def test_a_lease_is_not_extended_after_its_block_failed(
 async def test_a_forgotten_lease_is_not_extended_while_the_rest_of_its_message_is(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    done, busy = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    done, busy = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
     await expire(redis, done, busy)
 
     with leases.keep([done, busy]):
@@ -102,7 +97,7 @@ async def test_a_forgotten_lease_is_not_extended_while_the_rest_of_its_message_i
 async def test_a_lease_lost_to_another_worker_is_logged_once_and_forgotten(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    lost, kept = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    lost, kept = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
     await expire(redis, lost)
     await ledger.lease([lost.eval_id], token="another")
     await expire(redis, lost, kept)
@@ -119,7 +114,7 @@ async def test_a_lease_lost_to_another_worker_is_logged_once_and_forgotten(
 async def test_an_evaluation_completed_during_a_heartbeat_is_not_a_lost_lease(
     leases: LeaseKeeper, ledger: Ledger
 ) -> None:
-    entry = await lease_one(ledger, str(uuid4()))
+    entry = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([entry]), capture_logs([merge_contextvars, with_about]) as lines:
         await ledger.complete(entry, Outcome.ARCHIVED)
         beat = asyncio.create_task(leases.renew())
@@ -132,7 +127,7 @@ async def test_an_evaluation_completed_during_a_heartbeat_is_not_a_lost_lease(
 async def test_forgetting_an_old_lease_keeps_the_new_one_of_the_same_evaluation(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    old = await lease_one(ledger, str(uuid4()))
+    old = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([old]):
         await expire(redis, old)
         (new,) = await ledger.lease([old.eval_id], token="our next message")
@@ -146,7 +141,7 @@ async def test_forgetting_an_old_lease_keeps_the_new_one_of_the_same_evaluation(
 async def test_an_evaluation_leased_again_during_a_heartbeat_keeps_its_new_lease(
     leases: LeaseKeeper, ledger: Ledger, redis: Redis
 ) -> None:
-    old = await lease_one(ledger, str(uuid4()))
+    old = await accept_and_lease(ledger, str(uuid4()))
     await expire(redis, old)
     (new,) = await ledger.lease([old.eval_id], token="our next message")
 
@@ -173,7 +168,7 @@ class Clock:
 async def test_a_recently_extended_lease_is_confirmed_without_asking_redis(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    entry = await lease_one(ledger, str(uuid4()))
+    entry = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([entry]):
         clock.now += ledger.lease_seconds / 2
         await leases.renew()
@@ -186,7 +181,7 @@ async def test_a_recently_extended_lease_is_confirmed_without_asking_redis(ledge
 async def test_confirm_extends_the_lease_after_the_process_was_suspended(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    entry = await lease_one(ledger, str(uuid4()))
+    entry = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([entry]):
         clock.now += ledger.lease_seconds
         await expire(redis, entry)
@@ -199,7 +194,7 @@ async def test_confirm_fails_if_the_evaluation_was_erased_or_leased_while_suspen
 ) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    erased, lost, let_go = [await lease_one(ledger, str(uuid4())) for _ in range(3)]
+    erased, lost, let_go = [await accept_and_lease(ledger, str(uuid4())) for _ in range(3)]
     with leases.keep([erased, lost, let_go]):
         clock.now += ledger.lease_seconds
         await expire(redis, erased, lost, let_go)
@@ -214,7 +209,7 @@ async def test_confirm_fails_if_the_evaluation_was_erased_or_leased_while_suspen
 
 
 async def test_take_back_returns_only_evaluations_that_have_not_begun(ledger: Ledger, leases: LeaseKeeper) -> None:
-    begin_attempt, waiting = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    begin_attempt, waiting = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
     with leases.keep([begin_attempt, waiting]):
         assert leases.begin(begin_attempt)
         assert leases.list_waiting() == [waiting.eval_id]
@@ -238,7 +233,7 @@ async def begin_attempt(leases: LeaseKeeper, job: Job) -> asyncio.Task[None]:
 async def test_an_attempt_is_cancelled_when_its_lease_is_lost(
     ledger: Ledger, leases: LeaseKeeper, redis: Redis
 ) -> None:
-    lost, kept = [await lease_one(ledger, str(uuid4())) for _ in range(2)]
+    lost, kept = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
     with leases.keep([lost, kept]):
         working, other = [await begin_attempt(leases, job) for job in (lost, kept)]
         await redis.hdel("docv:ledger:entries", lost.eval_id)
@@ -254,7 +249,7 @@ async def test_an_attempt_is_cancelled_when_its_lease_is_lost(
 async def test_an_attempt_is_cancelled_when_redis_has_not_answered_for_a_lease(ledger: Ledger) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    job = await lease_one(ledger, str(uuid4()))
+    job = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([job]):
         working = await begin_attempt(leases, job)
         clock.now += ledger.lease_seconds - 1
@@ -273,7 +268,7 @@ async def test_an_attempt_is_cancelled_when_redis_has_not_answered_for_a_lease(l
 async def test_a_process_that_ends_cancels_an_attempt_whether_its_lease_is_lost_or_not(ledger: Ledger) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    job = await lease_one(ledger, str(uuid4()))
+    job = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([job]):
         working = await begin_attempt(leases, job)
         clock.now += ledger.lease_seconds
@@ -284,7 +279,7 @@ async def test_a_process_that_ends_cancels_an_attempt_whether_its_lease_is_lost_
 
 
 async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leases: LeaseKeeper) -> None:
-    job = await lease_one(ledger, str(uuid4()))
+    job = await accept_and_lease(ledger, str(uuid4()))
     with leases.keep([job]):
         with leases.attempt(job):
             pass
@@ -296,7 +291,7 @@ async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leas
 async def test_an_attempt_that_survives_its_cancellation_is_not_cancelling_any_more(ledger: Ledger) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    job = await lease_one(ledger, str(uuid4()))
+    job = await accept_and_lease(ledger, str(uuid4()))
 
     async def outlive() -> int:
         with leases.attempt(job), contextlib.suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
-from tests.tasks.ledger.ledger_steps import PREFIX, lease_one, some_ids
+from tests.tasks.ledger.ledger_steps import PATIENCE, PREFIX, lease_one, some_ids
 
 pytestmark = pytest.mark.both_redises
 
@@ -29,7 +29,7 @@ async def accept_and_lease(ledger: Ledger, eval_id: str, **wanted: Any) -> Job:
 
 
 async def claim(ledger: Ledger) -> dict[Queue, list[str]]:
-    return await ledger.claim(patience=dict.fromkeys(Queue, 3600.0), of_held={})
+    return await ledger.claim(patience=PATIENCE, of_held={})
 
 
 async def test_facts_of_a_webhook_are_kept_whichever_order_came_first(ledger: Ledger, eval_id: str) -> None:

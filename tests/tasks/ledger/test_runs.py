@@ -229,4 +229,4 @@ async def test_the_age_of_an_ended_run_counts_to_its_last_evaluation(
     await ledger.complete(await lease_one(ledger, eval_id), Outcome.ARCHIVED)
     await redis.hset(PREFIX + "run:q3", "changed", await redis.zscore(PREFIX + "runs", "q3") + 5_000)
     assert await ledger.runs.get_age("q3") == 5
-    assert await ledger.runs.get_age("nobody-knows-it") is None
+    assert await ledger.runs.get_age("unknown") is None
