@@ -46,7 +46,7 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.resilience.worker_pause import WorkerPause
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
-from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, StoredObject
+from tasks.storage.bucket import Bucket, ListedObject, ObjectAttributes, S3Bucket, StoredObject
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedRecord
@@ -1077,8 +1077,14 @@ async def attempt_until_lease_is_lost(harness: AttemptHarness, when_lost: Callab
     recorded: list[str] = []
     bucket, confirmed = S3Bucket(MemoryStore()), iter((None, None, None))
 
+    async def list_written() -> list[ListedObject]:
+        return [each async for some in bucket.list_objects("") for each in some]
+
     async def confirm(_: Job) -> None:
         if next(confirmed, False) is False:
+            # Objects are uploaded at the same time, and those that are still being uploaded are cancelled.
+            while not await list_written():
+                await asyncio.sleep(0.001)
             when_lost()
             raise LeaseLost
 
@@ -1090,7 +1096,7 @@ async def attempt_until_lease_is_lost(harness: AttemptHarness, when_lost: Callab
         watch=LeaseWatch(record_leftovers=recorded.extend),
     )
     await harness.attempt(job)
-    assert [each async for some in bucket.list_objects("") for each in some]
+    assert await list_written()
     return job.eval_id, recorded
 
 
