@@ -42,7 +42,7 @@ _EXPLAINED_QUEUES = {"off": frozenset[Queue](), "live": frozenset({Queue.LIVE}),
 
 @dataclass(frozen=True, slots=True)
 class SharedParts:
-    """What the contexts of all accounts of a process share.
+    """The parts that the contexts of all accounts of a process share.
 
     Attributes:
         bucket: the archive.
@@ -51,7 +51,7 @@ class SharedParts:
         pause: the pause of this worker.
         concurrency: hands out the slots of this process.
         leases: the leases of this process.
-        leftovers: records objects that were written of an evaluation which was erased meanwhile.
+        leftovers: records objects that were written for an evaluation while it was erased.
         schedule: the retention schedule, or None.
     """
 
@@ -70,8 +70,8 @@ class AccountContexts:
 
     Args:
         contexts: one for each account, by its name.
-        gate: of the archive.
-        breaker: of the archive.
+        gate: the gate of the archive.
+        breaker: the circuit breaker of the archive.
     """
 
     def __init__(self, contexts: Mapping[str, PipelineContext], gate: ArchiveGate, breaker: CircuitBreaker) -> None:
@@ -87,7 +87,7 @@ class AccountContexts:
         return self._contexts.get(account)
 
     async def flush(self) -> None:
-        """Pass on to the other processes how the requests of this one went."""
+        """Publish the results of this process's requests to the other processes."""
         clients = [ctx.client for ctx in self._contexts.values()]
         await asyncio.gather(
             self._breaker.flush(),
@@ -106,14 +106,15 @@ def make_account_contexts(
     gate = ArchiveGate(shared.holds, breaker)
     shares = settings.concurrency if len(tuple(accounts)) > 1 else 1
     bundle_memory = BundleMemory(_quarter(settings), shares)
+    uploads = ByteBudget(_quarter(settings))
     make_context = partial(
         PipelineContext,
         gate=gate,
-        target=_make_upload_target(settings, resources, shared.bucket),
+        target=_make_upload_target(settings, resources, shared.bucket, uploads),
         manifests=shared.bucket,
         unpacker=_make_unpacker(settings, resources),
         bundle_memory=bundle_memory,
-        restricted_target=_make_restricted_target(settings, resources),
+        restricted_target=_make_restricted_target(settings, resources, uploads),
         explained_queues=_EXPLAINED_QUEUES[settings.explain],
         acquire_slot=shared.concurrency.slot,
         confirm_lease=shared.leases.confirm,
@@ -165,11 +166,11 @@ def make_reread_context(
     watch: LeaseWatch,
     lenient: bool,
 ) -> RereadContext:
-    """Return the context in which bundles in quarantine are read again, as a worker with these settings reads them.
+    """Return the context for rereading bundles in quarantine in the same way as a worker with these settings.
 
     Args:
         schedule: the retention schedule, or None.
-        at_once: bundles that are read at a time.
+        at_once: maximum number of bundles that are read at the same time.
     """
     from tasks.storage.encrypted_bucket import EncryptedBucket  # noqa: PLC0415  # see _make_upload_target
     from tasks.storage.encryption import Keyring  # noqa: PLC0415
@@ -177,12 +178,13 @@ def make_reread_context(
     bucket = open_bucket(
         resources.archive, settings.storage_class, resources.write_client, tag_client=resources.tag_client
     )
+    uploads = ByteBudget(_quarter(settings))
     return RereadContext(
         quarantine=EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),
-        target=_make_upload_target(settings, resources, bucket),
+        target=_make_upload_target(settings, resources, bucket, uploads),
         manifests=bucket,
         unpacker=_make_unpacker(settings, resources),
-        restricted_target=_make_restricted_target(settings, resources),
+        restricted_target=_make_restricted_target(settings, resources, uploads),
         confirm_lease=confirm_lease,
         watch=watch,
         in_memory=min(BundleMemory(_quarter(settings)).largest, _quarter(settings) // at_once),
@@ -193,7 +195,7 @@ def make_reread_context(
 
 
 def _quarter(settings: Settings) -> int:
-    """Return the bytes for bundles, and again for documents; the rest is for copies on their way to the archive."""
+    """Return a quarter of the memory, in bytes: one each for bundles, documents, uploads and everything else."""
     return settings.memory_bytes // 4
 
 
@@ -209,17 +211,16 @@ def _make_unpacker(settings: Settings, resources: Resources) -> BundleUnpacker:
     return BundleUnpacker(limits, ByteBudget(_quarter(settings)), resources.spool_dir, patterns)
 
 
-def _make_restricted_target(settings: Settings, resources: Resources) -> UploadTarget | None:
+def _make_restricted_target(settings: Settings, resources: Resources, uploads: ByteBudget) -> UploadTarget | None:
     """Return the target for documents of military IDs and minors: without a lock, so that they can be erased."""
     if settings.restricted != "archive":
         return None
     write_client = resources.write_client and resources.write_client.without_lock()
     bucket = open_bucket(resources.archive, settings.storage_class, write_client, resources.tag_client)
-    return _make_upload_target(settings, resources, bucket)
+    return _make_upload_target(settings, resources, bucket, uploads)
 
 
-def _make_upload_target(settings: Settings, resources: Resources, bucket: Bucket) -> UploadTarget:
-    uploads = ByteBudget(_quarter(settings))
+def _make_upload_target(settings: Settings, resources: Resources, bucket: Bucket, uploads: ByteBudget) -> UploadTarget:
     if not settings.encryption_keys:
         return UploadTarget(bucket, settings.tags, uploads=uploads, put_seconds=settings.put_seconds)
     # Imported lazily: cryptography takes 6 MB, and only encrypted archives need it.

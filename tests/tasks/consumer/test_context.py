@@ -1,4 +1,4 @@
-"""The contexts of the accounts: what each has for itself, and what all share."""
+"""The contexts of the accounts: the parts of each account, and the parts that all share."""
 
 from collections.abc import Coroutine
 from pathlib import Path
@@ -124,5 +124,6 @@ async def test_restricted_documents_have_a_target_without_a_lock_when_the_settin
         await ctx.target.bucket.create("locked", b"1", ObjectAttributes("image/jpeg"))
         if ctx.restricted_target:
             await ctx.restricted_target.bucket.create("free", b"1", ObjectAttributes("image/jpeg"))
+            assert ctx.restricted_target.uploads is ctx.target.uploads, "one budget limits all uploads"
             assert "ObjectLockMode" not in s3.client.head_object(Bucket=bucket_name, Key="free")
     assert s3.client.head_object(Bucket=bucket_name, Key="locked")["ObjectLockMode"] == "COMPLIANCE"
