@@ -6,7 +6,8 @@ from typing import Any
 
 from obstore.store import S3Store
 
-from tasks.errors import StorageError
+from tasks.errors import Fault, StorageError
+from tasks.storage.s3_fault import fault_of_code
 
 
 class ObjectTagger:
@@ -30,12 +31,22 @@ class ObjectTagger:
         await asyncio.to_thread(self._put, key, [{"Key": name, "Value": value} for name, value in tags.items()])
 
     def _put(self, key: str, tags: list[dict[str, str]]) -> None:
-        from botocore.exceptions import BotoCoreError, ClientError  # noqa: PLC0415  # only with DOCV_S3_TAGS=after_put
+        from botocore import exceptions as foreign  # noqa: PLC0415  # only with DOCV_S3_TAGS=after_put
 
         try:
             self._client.put_object_tagging(Bucket=self._bucket, Key=self._prefix + key, Tagging={"TagSet": tags})
-        except ClientError as error:
+        except foreign.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "no code")
-            raise StorageError("tag", f"S3 refuses it ({code}); it needs s3:PutObjectTagging") from None
-        except BotoCoreError as error:
+            what = f"S3 refuses it ({code}); it needs s3:PutObjectTagging"
+            raise StorageError("tag", what, fault_of_code(code)) from None
+        except (
+            foreign.EndpointConnectionError,
+            foreign.ConnectTimeoutError,
+            foreign.ProxyConnectionError,
+            foreign.SSLError,
+            foreign.NoCredentialsError,
+            foreign.CredentialRetrievalError,
+        ) as error:
+            raise StorageError("tag", type(error).__name__, Fault.MACHINE) from None
+        except foreign.BotoCoreError as error:
             raise StorageError("tag", type(error).__name__) from None

@@ -1,4 +1,7 @@
-"""Determine the fault behind an error of S3, from its text because obstore gives S3's answer only there."""
+"""Determine the fault behind an error of S3.
+
+obstore gives the response of S3 only in the text of its errors.
+"""
 
 import re
 
@@ -34,12 +37,20 @@ def _code_of(error: Exception) -> str | None:
 
 
 def fault_of(error: Exception) -> Fault:
-    """Return the fault behind an error of S3 or of the connection to S3."""
-    text, code = str(error), _code_of(error)
-    if code in _CREDENTIAL_CODES or _NO_CONNECTION in text or _WRONG_REGION in text:
+    """Return the fault behind an error of S3 or of the connection to S3, as obstore raises it."""
+    text = str(error)
+    if _NO_CONNECTION in text or _WRONG_REGION in text:
         return Fault.MACHINE
-    if code in _REFUSAL_CODES or _QUOTA in (code or "").lower():
-        return Fault.SERVICE
+    fault = fault_of_code(_code_of(error))
+    if fault is not Fault.UNKNOWN:
+        return fault
     if isinstance(error, foreign.UnauthenticatedError):
         return Fault.MACHINE
     return Fault.SERVICE if isinstance(error, foreign.PermissionDeniedError | PermissionError) else Fault.UNKNOWN
+
+
+def fault_of_code(code: str | None) -> Fault:
+    """Return the fault behind the code of an S3 response; ``UNKNOWN`` if the code is ambiguous or None."""
+    if code in _CREDENTIAL_CODES:
+        return Fault.MACHINE
+    return Fault.SERVICE if code in _REFUSAL_CODES or _QUOTA in (code or "").lower() else Fault.UNKNOWN

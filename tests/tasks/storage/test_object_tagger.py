@@ -1,6 +1,7 @@
 """If S3 refuses tags with an object, they are set afterwards, before a manifest names the object."""
 
 import hashlib
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import pytest
 from obstore.store import MemoryStore
 
-from tasks.errors import StorageError
+from tasks.errors import Fault, StorageError
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import LARGE, Bucket, ObjectAttributes, S3Bucket, put
 from tasks.storage.manifest import read_manifest
@@ -50,13 +51,13 @@ async def test_tags_of_a_manifest_and_its_revisions_are_set(s3: S3) -> None:
         assert {"Key": "document-kind", "Value": "manifest"} in tags
 
 
-def answer_of(*refused: str) -> Any:
-    """Answer like an S3 that refuses objects with one of these headers, and stores those without them."""
+def refuse_headers(*refused: str) -> Any:
+    """Return an answer like that of an S3 that refuses objects with one of these headers and stores others."""
 
-    def answer(heard: Heard) -> Reply:
-        if heard.path.endswith("?tagging"):
+    def answer(request: Heard) -> Reply:
+        if request.path.endswith("?tagging"):
             return Reply(http(200))
-        if any(name.startswith(refused) for name in heard.headers):
+        if any(name.startswith(refused) for name in request.headers):
             return Reply(s3_error(501, "NotImplemented"))
         return Reply(http(200, headers={"ETag": '"1"'}))
 
@@ -65,7 +66,7 @@ def answer_of(*refused: str) -> Any:
 
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize(
-    ("refused", "wanted"),
+    ("refused", "changes"),
     [
         (("x-amz-tagging",), {"s3_tags": "after_put"}),
         (("x-amz-checksum-", "x-amz-sdk-checksum-"), {"s3_checksum": "off"}),
@@ -73,32 +74,51 @@ def answer_of(*refused: str) -> Any:
     ],
 )
 async def test_objects_are_written_without_a_header_that_the_store_refuses(
-    refused: tuple[str, ...], wanted: Mapping[str, Any]
+    refused: tuple[str, ...], changes: Mapping[str, Any]
 ) -> None:
-    async with listening(answer_of(*refused)) as server:
+    async with listening(refuse_headers(*refused)) as server:
         settings = Settings(archive_url="s3://archive", s3_endpoint=server.url)
         with pytest.raises(StorageError):
             await bucket_of(settings).create("a", DATA, LABELS)
         server.heard.clear()
-        assert await put_data(bucket_of(settings.model_copy(update=dict(wanted))))
-    requests = [(heard.method, heard.path) for heard in server.heard]
-    tagging = [("PUT", "/archive/a/b?tagging")] if "s3_tags" in wanted else []
+        assert await put_data(bucket_of(settings.model_copy(update=dict(changes))))
+    requests = [(request.method, request.path) for request in server.heard]
+    tagging = [("PUT", "/archive/a/b?tagging")] if "s3_tags" in changes else []
     assert requests == [("PUT", "/archive/a/b"), *tagging]
-    assert all(b"<Value>kyc+co</Value>" in heard.body for heard in server.heard[1:])
+    assert all(b"<Value>kyc+co</Value>" in request.body for request in server.heard[1:])
 
 
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize(
-    ("reply", "said"), [(s3_error(403, "AccessDenied"), "AccessDenied"), (Reply(b"", Then.RESET), "Error")]
+    ("reply", "message", "fault"),
+    [
+        (s3_error(403, "AccessDenied"), "AccessDenied", Fault.SERVICE),
+        (s3_error(403, "ExpiredToken"), "ExpiredToken", Fault.MACHINE),
+        (s3_error(503, "SlowDown"), "SlowDown", Fault.UNKNOWN),
+        (Reply(b"", Then.RESET), "Error", Fault.UNKNOWN),
+    ],
 )
-async def test_a_write_raises_storage_error_when_its_tags_cannot_be_set(
-    reply: Reply | bytes, said: str, monkeypatch: pytest.MonkeyPatch
+async def test_a_write_raises_storage_error_with_the_fault_when_its_tags_cannot_be_set(
+    reply: Reply | bytes, message: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
     async with saying(reply) as server:
         settings = Settings(archive_url="s3://archive", s3_endpoint=server.url, s3_tags="after_put")
-        with pytest.raises(StorageError, match=said):
+        with pytest.raises(StorageError, match=message) as caught:
             await bucket_of(settings).put_tags("a", LABELS)
+    assert caught.value.fault is fault
+
+
+@pytest.mark.usefixtures("s3")
+async def test_a_write_raises_a_machine_fault_when_the_tagger_cannot_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        endpoint = f"http://127.0.0.1:{closed.getsockname()[1]}"
+        settings = Settings(archive_url="s3://archive", s3_endpoint=endpoint, s3_tags="after_put")
+        with pytest.raises(StorageError, match="EndpointConnectionError") as caught:
+            await bucket_of(settings).put_tags("a", LABELS)
+    assert caught.value.fault is Fault.MACHINE
 
 
 @dataclass
@@ -136,6 +156,6 @@ async def test_the_next_attempt_sets_the_missing_tags_of_a_manifest() -> None:
     assert tagger.tags[EVALUATION.manifest_key]["document-kind"] == "manifest"
 
 
-def test_tags_are_sent_with_the_object_unless_the_settings_say_otherwise() -> None:
+def test_open_tag_client_returns_none_without_the_setting_or_for_a_folder() -> None:
     assert open_tag_client(Settings(archive_url="s3://archive")) is None
     assert open_tag_client(Settings(archive_url="file:///archive", s3_tags="after_put")) is None
