@@ -1,7 +1,7 @@
 """Pause this worker while a service fails here that may work elsewhere; a probe finds out when that is over.
 
 A full disk, a missing route, a certificate or credentials may concern this machine only. So the worker releases its
-evaluations, and other workers go on. Only if all workers have paused for the same service is that put on hold for all.
+evaluations, and other workers continue. If all workers have paused for the same service, it is put on hold for all.
 """
 
 import contextlib
@@ -113,14 +113,18 @@ class WorkerPause:
         return ARCHIVE in proved
 
     async def update(self) -> None:
-        """Extend the published pause; end it if the service is on hold for all, or if a person ended it."""
+        """Extend the published pause; end it if the service is on hold for all.
+
+        A full or restarted Redis may have lost the record, so it is published again. The pause itself goes on.
+        """
         if self._cause is None:
             return
-        is_known = await self._workers.extend_pause(self._name)
-        if await self._holds.get(self._cause.scope) or not is_known:
+        if await self._holds.get(self._cause.scope):
             await self._end()
-        else:
-            await self._hold_if_others_paused(self._cause)
+            return
+        if not await self._workers.extend_pause(self._name):
+            await self._workers.pause(self._name, *self._cause)
+        await self._hold_if_others_paused(self._cause)
 
     async def _hold_if_others_paused(self, cause: _Cause) -> bool:
         paused = {each.name for each in await self._workers.list_paused() if each.scope == cause.scope}

@@ -30,7 +30,7 @@ class Workers:
         await self.one.begin(scope, reason, note)
 
     async def succeed(self, account: str, *, has_written: bool = True) -> bool:
-        """Let one that begins now succeed."""
+        """Let an attempt that the first worker begins now succeed."""
         self.seconds += 1
         return await self.one.record_success(account, self.seconds, has_written=has_written)
 
@@ -116,7 +116,7 @@ async def test_a_success_with_one_account_proves_nothing_about_another(workers: 
     assert workers.one.proved_at("kyb") == 0
     assert not await workers.succeed("kyb", has_written=False)
     assert workers.one.proved_at("kyb") == 0
-    assert not await workers.succeed("kyb"), "of the archive it says nothing new"
+    assert not await workers.succeed("kyb"), "it proves nothing new about the archive"
     assert workers.one.proved_at("kyb") > 0
 
 
@@ -146,12 +146,21 @@ async def test_the_service_is_on_hold_for_all_when_the_last_running_worker_is_go
     assert not workers.one.is_paused
 
 
-async def test_the_pause_of_a_worker_expires_when_it_is_gone(workers: Workers, redis: Redis) -> None:
+async def test_the_record_of_a_paused_worker_expires_when_it_is_gone(workers: Workers, redis: Redis) -> None:
     await workers.one.begin(*FULL)
     assert 0 < await redis.ttl("docv:paused:one") <= 15
-    await redis.delete("docv:paused:one")
-    await workers.one.update()
-    assert not workers.one.is_paused
-    await workers.one.begin(*FULL)
     await workers.registry.deregister("one")
     assert await redis.exists("docv:paused:one") == 0
+
+
+async def test_a_pause_and_its_wait_survive_when_redis_loses_the_record(workers: Workers, redis: Redis) -> None:
+    await workers.one.begin(*FULL)
+    workers.seconds += OUTAGE_BACKOFF.initial
+    with workers.one.attempt() as may_begin:
+        assert may_begin
+        await workers.one.begin(*FULL)
+    await redis.delete("docv:paused:one")
+    await workers.one.update()
+    assert (workers.one.is_closed, await workers.paused()) == (True, ["one"])
+    workers.seconds += OUTAGE_BACKOFF.initial
+    assert workers.one.is_closed, "the failed probe doubled the wait"
