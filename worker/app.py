@@ -1,6 +1,6 @@
 """The Celery application: JSON only, late acknowledgement, two queues, one thread pool.
 
-Every option here was tested on Celery 5.7 with Redis; ``docs/design.md`` says what happens without it.
+Every option here was tested on Celery 5.7 with Redis. ``docs/design.md`` says what happens without the important ones.
 ``celery -A worker.app worker`` works like ``docv-archive worker``, but looks for ``worker`` in the working directory
 first, so run it in an empty folder only.
 """
@@ -94,10 +94,10 @@ app.add_defaults(_configuration)
 
 @signals.celeryd_init.connect(weak=False)
 def _use_one_log_format(instance: WorkController, **_: object) -> None:
-    """Have everything logged in our format from the first line on: no banner, and warnings as log lines."""
+    """Use our log format from the first line on, without a banner."""
     _setup_logging()
     instance.quiet = True
-    # Celery writes "Warm shutdown" to the original standard output, past every logger; without one it does not.
+    # Celery writes "Warm shutdown" to `sys.__stdout__`, bypassing every logger, and skips it if that is None.
     sys.__stdout__ = None  # type: ignore[misc]  # Final in typeshed
 
 

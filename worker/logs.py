@@ -1,7 +1,7 @@
 """Configure logging: events with fields, and secrets removed from every line.
 
-Lines go to standard error, as JSON, or in a readable form on a terminal. They have fixed words, IDs and numbers, and
-never a body, a key or a file name from a bundle.
+Lines go to standard error, as JSON, or in a readable form on a terminal. They contain fixed words, IDs and
+numbers, and never a body, a key or a file name from a bundle.
 """
 
 import json
@@ -55,7 +55,7 @@ def _escaped_forms(secret: str) -> Iterator[str]:
 def with_about(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Add the fields of ``about``, which is bound to the context, to a line that does not have them.
 
-    Bound one by one, each field would be a context variable to set and reset, which costs as much as the line itself.
+    Binding each field separately would set and reset a context variable for each, which costs as much as the line.
     """
     for fact, value in event.pop("about", {}).items():
         event.setdefault(fact, value)
@@ -102,7 +102,7 @@ def configure_logs(level: str, secrets: Iterable[str] = ()) -> None:
     for name in _VERBOSE_LOGGERS:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
     if root.level > logging.DEBUG:
-        # It logs every received message, which is a quarter of the work of its thread; at DEBUG the lines are wanted.
+        # It logs every received message, which takes a quarter of its thread's time. At DEBUG the lines are kept.
         logging.getLogger("celery.worker.strategy").setLevel(max(logging.WARNING, root.level))
     # It logs every released message as a warning with a traceback.
     logging.getLogger("celery.app.trace").setLevel(logging.ERROR)

@@ -36,7 +36,7 @@ class Resources:
     """The open clients of a process.
 
     Attributes:
-        http: the session to RiskOS of each account; accounts with the same certificate share one.
+        http: the HTTP session of each account, by its name; accounts with the same certificate share one.
         redis: the client for the ledger and the rate limiter.
         archive: client of the bucket, or the folder.
         write_client: returns the client for a write to the bucket; None for a folder.

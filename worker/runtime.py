@@ -92,7 +92,7 @@ class Runtime:
             self._cancellable.discard(task)
 
     async def pause(self, seconds: float) -> None:
-        """Sleep.
+        """Sleep for some seconds, unless the process drains.
 
         Raises:
             Draining: the process is draining.
@@ -121,7 +121,7 @@ class Runtime:
 
     async def _track(self, work: Coroutine[Any, Any, T]) -> T:
         task = asyncio.current_task()
-        assert task  # noqa: S101  # run() makes a task of it
+        assert task  # noqa: S101  # run() wraps it in a task
         self._work.add(task)
         try:
             return await work

@@ -15,7 +15,7 @@ _NAME = "docv-archive"
 def open_tracer(settings: Settings) -> "Tracer | None":
     """Return a tracer, or None if tracing is off.
 
-    OpenTelemetry's own variables configure the exporter, above all ``OTEL_EXPORTER_OTLP_ENDPOINT``. The remaining spans
+    OpenTelemetry's own variables configure the exporter, mainly ``OTEL_EXPORTER_OTLP_ENDPOINT``. The remaining spans
     are sent when the process exits normally.
 
     Raises:
@@ -32,7 +32,7 @@ def open_tracer(settings: Settings) -> "Tracer | None":
         raise SettingsError((f"DOCV_TRACING needs OpenTelemetry: {explain_extra('tracing')}",)) from None
     release = version(_NAME)
     resource = Resource.create({"service.name": _NAME, "service.version": release})
-    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES say more than we know.
+    # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES take precedence over these values.
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider.get_tracer(_NAME, release)

@@ -26,7 +26,7 @@ def exit_now(why: str) -> None:
 
 
 class Watchdog:
-    """Watches one worker process from a thread of its own.
+    """Watches one worker process from its own thread.
 
     Args:
         exit_process: called once with the reason if the process has stalled.

@@ -73,7 +73,7 @@ class RabbitChannel(pyamqp.Channel):
         return super().basic_qos(prefetch_size, prefetch_count, False, **options)  # noqa: FBT003
 
     def basic_consume(self, queue: str = "", *args: Any, consumer_tag: str = "", **options: Any) -> Any:
-        """Begin to fetch messages, and only a few of a backfill, because each of them uses a thread."""
+        """Begin to fetch messages, but only a few at a time of a backfill, because each of them uses a thread."""
         # basic_qos applies to the consumers that begin after it.
         most = BACKFILL_PREFETCH if queue == BACKFILL else self._prefetch_count
         super().basic_qos(0, most, False)  # noqa: FBT003

@@ -1,6 +1,6 @@
 """Connect Celery to Redis, for workers and publishers.
 
-Every option here was tested on kombu 5.7 with Redis; ``docs/design.md`` says what happens without it.
+Every option here was tested on kombu 5.7 with Redis. ``docs/design.md`` says what happens without the important ones.
 """
 
 import contextlib
@@ -139,7 +139,7 @@ class SlotReleasingQoS(redis.QoS):
     """
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Take a message; a full Redis need not record that it was taken."""
+        """Take a message, even if a full Redis cannot record that it was taken."""
         try:
             super().append(message, delivery_tag)
         except OutOfMemoryError:
@@ -189,7 +189,7 @@ class PrimaryOnlyChannel(redis.Channel):
 
 
 class ClientReusingChannel(redis.Channel):
-    """Reuses its client, because kombu's client for each message and acknowledgement costs more than the command."""
+    """Reuses its client. kombu makes one for each message and acknowledgement, which costs more than the command."""
 
     _cached_client: Any = None
 

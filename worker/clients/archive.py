@@ -64,10 +64,7 @@ def _open_s3_client(settings: Settings, bucket: str, prefix: str, retries: int) 
 
 
 def _place_options(endpoint: S3Endpoint) -> Any:
-    """Return the options for the endpoint, under names that override the variables that obstore reads.
-
-    Such variables are ``AWS_REGION`` and others.
-    """
+    """Return the options for the endpoint, under names that override environment variables such as ``AWS_REGION``."""
     return {
         "region": endpoint.region,
         "endpoint": endpoint.url,

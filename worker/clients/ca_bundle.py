@@ -1,4 +1,4 @@
-"""Find the file with the certificate authorities that every client of S3 trusts, and no others."""
+"""Find the file with the certificate authorities that all clients of S3 trust; they trust no others."""
 
 import os
 import ssl

@@ -9,7 +9,7 @@ _PROBE = bytes(1 << 16)
 
 
 def explain_disk_error(error: OSError, setting: str = "DOCV_STATE_DIR") -> str:
-    """Return the problem with the folder in a setting, and after a semicolon what to do."""
+    """Return the problem with the folder that a setting names and, after a semicolon, how to fix it."""
     if error.errno in _FULL:
         return f"the disk of {setting} is full; free some space, or use a folder on another disk"
     if error.errno == errno.EROFS:
@@ -19,7 +19,7 @@ def explain_disk_error(error: OSError, setting: str = "DOCV_STATE_DIR") -> str:
 
 
 def find_disk_problem(folder: Path, setting: str = "DOCV_STATE_DIR") -> str | None:
-    """Return why the folder in a setting is not writable; None if it is."""
+    """Return why the folder that a setting names is not writable; None if it is."""
     try:
         with TemporaryFile(dir=folder) as file:
             file.write(_PROBE)

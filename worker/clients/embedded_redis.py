@@ -43,7 +43,7 @@ class EmbeddedRedis:
 
     Attributes:
         url: its URL for ``DOCV_REDIS_URL``.
-        started: whether this process started it, so that no earlier user is alive.
+        started: whether this process started it, which means that no earlier user is alive.
         lock: the descriptor of the shared lock; a child process that inherits it is a user, too.
     """
 
@@ -90,7 +90,7 @@ def was_started(folder: Path) -> bool:
     """Return whether an embedded Redis was ever started in a folder.
 
     Raises:
-        EmbeddedError: another user owns the folder.
+        EmbeddedError: the folder cannot be used, for example because another user owns it.
     """
     if not os.path.lexists(folder):
         return False
@@ -99,7 +99,7 @@ def was_started(folder: Path) -> bool:
 
 
 def is_unused(folder: Path) -> bool:
-    """Return whether no user of a folder's Redis is alive, not even a suspended one."""
+    """Return whether no user of a folder's Redis is alive, not even a suspended one; False if that is unknown."""
     try:
         lock = os.open(folder / "redis.users", os.O_RDWR)
     except OSError:

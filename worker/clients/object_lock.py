@@ -18,13 +18,13 @@ from worker.clients.s3_connection import connect_s3
 from worker.clients.s3_errors import explain_boto_error
 from worker.config.settings import Settings, SettingsError
 
-_CLIENTS = 24  # a client takes 0.7 MB and 5 ms, and has connections of its own
+_CLIENTS = 24  # a client takes 0.7 MB and 5 ms, and has its own connections
 _NO_LOCK = {"ObjectLockConfigurationNotFoundError", "InvalidRequest", "NotImplemented", "MethodNotAllowed"}
 """Error codes of S3, and of servers like it, for a bucket without Object Lock."""
 
 
 class LockingClient:
-    """Makes the clients for writes, and keeps the ones that were used last.
+    """Makes the clients for writes, and caches the most recently used ones.
 
     Args:
         client: the client without a lock.
@@ -61,7 +61,7 @@ class LockingClient:
         return self._get_client(until, is_held) if until or is_held else self._client
 
     def without_lock(self) -> "LockingClient":
-        """Return the same for writes that are never locked, but may be under a legal hold."""
+        """Return a ``LockingClient`` for writes that are never locked, but may be under a legal hold."""
         return LockingClient(self._client)
 
     def _make_client(self, until: date | None, is_held: bool) -> S3Store:  # noqa: FBT001  # a part of the cache's key
@@ -93,7 +93,7 @@ def end_of_lock(today: date, days: int) -> date:
 async def check_restricted_can_be_erased(settings: Settings, bucket: str) -> None:
     """Check that archived images of military IDs and minors will not have a permanent lock.
 
-    They are written without a lock, but the default retention of the bucket would lock them all the same.
+    They are written without a lock, but the default retention of the bucket would lock them anyway.
 
     Raises:
         SettingsError: the bucket locks everything in mode COMPLIANCE.

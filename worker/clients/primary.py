@@ -1,7 +1,7 @@
 """Connections that disconnect from a Redis that refuses writes, so that the next attempt finds the current primary.
 
 A managed Redis demotes its old primary and points the host name to another server. Connections to the old primary stay
-open and PING works on them. redis-py raises `ReadOnlyError`, and keeps such a connection for ever except with Sentinel.
+open and PING works on them. redis-py raises `ReadOnlyError`, and keeps such a connection forever except with Sentinel.
 """
 
 from typing import Any

@@ -58,7 +58,7 @@ class S3Connection:
         """Return how to reach the objects of a bucket; nothing is sent.
 
         Raises:
-            SettingsError: there is no such endpoint, or the environment names something else than a proxy for HTTP.
+            SettingsError: there is no such endpoint, or the environment names something other than an HTTP proxy.
         """
         request = _prepare_request(self.client, bucket)
         url = str(request.url).removesuffix(f"/{_ANY_KEY}")
@@ -66,13 +66,13 @@ class S3Connection:
         if signed_for is None:
             raise SettingsError(("requests to S3 are not signed by AWS4; remove signature_version from ~/.aws/config",))
         if signed_for[2] == EXPRESS and "-fips-" in url:
-            # obstore asks for its sessions at the usual endpoint.
+            # obstore requests its sessions from the standard endpoint, not from the FIPS one.
             raise SettingsError(("DOCV_ARCHIVE_URL: S3 Express cannot be used with AWS_USE_FIPS_ENDPOINT",))
         return S3Endpoint(url, signed_for[1], signed_for[2], _find_proxy(url))
 
 
 def connect_s3(endpoint: str | None, checksum: str = "header", at_once: int = 10) -> S3Connection:
-    """Return boto3's client of S3, which repeats failed calls, and its decisions.
+    """Return boto3's client of S3, which retries failed calls, and its decisions.
 
     Args:
         endpoint: URL of an S3 other than Amazon's.
@@ -95,7 +95,7 @@ def connect_s3(endpoint: str | None, checksum: str = "header", at_once: int = 10
         max_pool_connections=at_once,
         retries={"mode": "standard", "total_max_attempts": 4},
         **(_NO_CHECKSUM if checksum == "off" else {}),
-        # boto3 would ask S3 Express for a session before each first request, which no other client could use.
+        # boto3 would request a session from S3 Express for each bucket, and no other client could use it.
         s3={"disable_s3_express_session_auth": True, **({"addressing_style": "path"} if endpoint else {})},
     )
     with _translate_errors():
@@ -118,7 +118,8 @@ def _translate_errors() -> Iterator[None]:
 def _prepare_request(client: Any, bucket: str) -> Any:
     """Return the request that boto3 would send for an object.
 
-    A presigned URL would not do: in AWS's main partition it names the global endpoint instead of the regional one.
+    A presigned URL is not enough, because in AWS's main partition it names the global endpoint instead of the regional
+    one.
     """
     from botocore.awsrequest import AWSResponse  # noqa: PLC0415
     from urllib3 import HTTPResponse  # noqa: PLC0415

@@ -82,7 +82,7 @@ class S3Refusal:
         region: region of the bucket, if the response has it.
         server_time: time on S3's clock, if the response has it.
         right: the permission that the credentials lack, if the response has it.
-        is_page: whether it is a page instead of XML.
+        is_page: whether the body is not S3's XML, but for example a proxy's HTML page.
     """
 
     code: str
@@ -104,7 +104,7 @@ def is_page(error: Exception) -> bool:
 
 
 def is_answer(error: Exception) -> bool:
-    """Return whether an error of obstore or boto3 is a response, and not the lack of one."""
+    """Return whether an error of obstore or boto3 comes from a response, and not from the lack of one."""
     return hasattr(error, "response") or bool(_REFUSAL.search(str(error)))
 
 
@@ -157,7 +157,7 @@ def explain_boto_error(error: Exception, action: str) -> S3Problem:
     if response is None:
         if name in _ENDED_LOGINS or "Credential" in name:
             return _explain_renewal(name, str(error))
-        # If a redirect names no region, botocore 1.44 asks for the region of the bucket endlessly.
+        # If a redirect names no region, botocore 1.44 requests the region of the bucket in an endless recursion.
         is_endless = isinstance(error, RecursionError) or "recursion" in str(error)
         return explain_page("301") if is_endless else _explain_silence(name)
     if getattr(error, "operation_name", "") in _LOGIN_CALLS:
@@ -169,7 +169,7 @@ def explain_boto_error(error: Exception, action: str) -> S3Problem:
 
 
 def explain_region(region: str | None) -> S3Problem:
-    """Return the problem of a bucket that is in another region than requests are signed for."""
+    """Return the problem of a bucket that is in a different region than the one that requests are signed for."""
     if region is None:
         return S3Problem(
             "the bucket is in another region",

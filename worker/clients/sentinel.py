@@ -65,5 +65,5 @@ def _tls_options(parsed: SentinelUrl) -> dict[str, Any]:
 
 
 def same_primary(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those options of a kombu connection with which another connection finds the same primary."""
+    """Return the options of a kombu connection that lead another connection to the same primary."""
     return {name: options[name] for name in ("master_name", "sentinel_kwargs") if name in options}

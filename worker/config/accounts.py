@@ -26,7 +26,7 @@ class Accounts:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Their names."""
+        """The names of the accounts."""
         return tuple(self._known)
 
     def find(self, name: str | None) -> AccountSettings | None:

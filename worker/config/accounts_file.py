@@ -1,6 +1,6 @@
 """Read the file ``DOCV_ACCOUNTS``, which has a table for each account.
 
-The table of an account overrides the settings of the process: `docs/accounts.md`.
+The table of an account overrides the settings of the process; see `docs/accounts.md`.
 """
 
 import difflib
@@ -20,7 +20,7 @@ from worker.config.settings import Settings, SettingsError
 from worker.config.validators import is_token
 
 DEFAULT = "default"
-"""Name of the account that the settings describe, and that counts if no account is named."""
+"""Name of the account that the settings describe, and that is used if no account is named."""
 MOST = 100
 """Maximum number of accounts in a file."""
 MOST_BYTES = 64 << 10

@@ -1,6 +1,7 @@
-"""How to get an optional part of docv-archive, for errors that name a missing one.
+"""Explain how to install an optional part of docv-archive, for errors about a missing one.
 
-docv-archive is not on a package index, so `pip install 'docv-archive[parquet]'` finds nothing or a stranger's package.
+docv-archive is not on a package index, so `pip install 'docv-archive[parquet]'` finds nothing or an unrelated
+package.
 """
 
 from typing import Literal

@@ -28,7 +28,7 @@ _SENTINEL_URL = re.compile(
     re.ASCII,
 )
 _LAST_PORT = 65_535
-# A second @ before the database, an @ after a slash of the password, a # anywhere, or a % that encodes nothing.
+# A second @ before the database, an @ after a / or ? of the password, a #, or a % that encodes nothing.
 _UNENCODED_PASSWORD = re.compile(
     r"^rediss?(\+sentinel)?://([^/?]*@[^/?]*@|[^@?]*/[^?]*@|[^/?]*\?[^?]*@|[^?]*#|[^?]*%(?![0-9A-Fa-f]{2}))"
 )

@@ -12,7 +12,7 @@ DEFAULT = "default"
 
 
 def find_source(name: str, dotenv: Path) -> str:
-    """Return where a setting comes from, in the order in which pydantic-settings looks.
+    """Return where a setting comes from, searching in the same order as pydantic-settings.
 
     An empty variable counts as not set.
 

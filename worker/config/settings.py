@@ -357,7 +357,7 @@ def load_settings(**overrides: Any) -> Settings:
         raise SettingsError(unknown)
     try:
         return Settings(
-            _env_file=DOTENV,  # type: ignore[call-arg]  # pydantic-settings takes it aside
+            _env_file=DOTENV,  # type: ignore[call-arg]  # accepted in addition to the fields
             _secrets_dir=secret_folders(),
             **overrides,
         )

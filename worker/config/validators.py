@@ -64,7 +64,7 @@ def proxy(url: SecretStr | None) -> SecretStr | None:
 
 
 def notify_url(url: SecretStr | None) -> SecretStr | None:
-    """Check the URL that notifications are sent to; it is not repeated in errors, for it may be a secret."""
+    """Check the URL that notifications are sent to; errors do not repeat it, because it may be a secret."""
     if url is None:
         return None
     text = url.get_secret_value()

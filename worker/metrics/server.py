@@ -1,6 +1,6 @@
 """Serve the metrics of this worker and its health over HTTP.
 
-The server has threads of its own, so that a worker whose event loop has stalled can still report it.
+The server has its own threads, so that a worker whose event loop has stalled can still report it.
 """
 
 import contextlib
@@ -38,7 +38,7 @@ def serve_metrics(
         registry: the metrics.
         problem: returns why this process has stalled, or None.
         host: address to listen on.
-        port: 0 takes a free one.
+        port: port to listen on; 0 for a free one.
 
     Raises:
         ServiceUnavailable: the address is in use.

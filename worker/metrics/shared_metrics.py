@@ -75,7 +75,7 @@ _log = structlog.get_logger("docv.metrics")
 
 
 class SharedMetrics(Collector):
-    """Collects the shared metrics. Call it from any thread but that of the event loop.
+    """Collects the shared metrics. Call it from any thread except that of the event loop.
 
     Args:
         read: reads all of them except ``REDIS_UP``.
@@ -97,7 +97,7 @@ class SharedMetrics(Collector):
         self._samples: Samples | None = None
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Yield the shared metrics, or only ``REDIS_UP`` if Redis does not answer."""
+        """Yield the shared metrics, or only ``REDIS_UP`` if they cannot be read."""
         with self._lock:
             if self._clock() - self._read_at >= _FRESH_SECONDS:
                 self._read_at = self._clock()

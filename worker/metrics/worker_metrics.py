@@ -100,14 +100,14 @@ _label_values: dict[str, frozenset[str]] = dict.fromkeys(("outcome", "queue", "c
 
 
 def add_build_info(registry: CollectorRegistry) -> None:
-    """Show the version of docv-archive that this process runs."""
+    """Add a metric with the version of docv-archive that this process runs."""
     Gauge("docv_build_info", "1, with the version of docv-archive.", ["version"], registry=registry).labels(
         version("docv-archive")
     ).set(1)
 
 
 add_build_info(REGISTRY)
-# Series exist before their first event, so that an alert sees them rise from 0.
+# Series exist before their first event, so that an alert can detect their rise from 0.
 for _status in _STATUSES:
     _REQUESTS.labels(_status)
 for _result in ("sent", "failed"):
@@ -163,7 +163,7 @@ def observe_step(step: Step, seconds: float) -> None:
 
 
 def count_request(status: int | None, size: int) -> None:
-    """Count a request to RiskOS and the bytes of its bundle; pass None as the status without a complete response."""
+    """Count a request to RiskOS and the bytes of its bundle; the status is None if no complete response arrived."""
     _REQUESTS.labels(_status_class(status)).inc()
     _DOWNLOADED.inc(size)
 
@@ -189,17 +189,17 @@ def count_failed_attempt(cause: str) -> None:
 
 
 def count_outcome(outcome: str, queue: str) -> None:
-    """Count an evaluation that has its outcome."""
+    """Count an evaluation that ended with an outcome."""
     _EVALUATIONS.labels(known(outcome, _label_values["outcome"]), known(queue, _label_values["queue"])).inc()
 
 
 def count_restricted(reason: str, handling: str) -> None:
-    """Count an evaluation whose images must not be kept, once a manifest first records this."""
+    """Count an evaluation whose images must not be kept, when a manifest first records this."""
     _RESTRICTED.labels(reason, handling).inc()
 
 
 def count_no_documents(reason: str) -> None:
-    """Count a manifest that says that there are no documents."""
+    """Count a manifest that records that there are no documents."""
     _NO_DOCUMENTS.labels(known(reason, _label_values["reason"])).inc()
 
 
