@@ -1,4 +1,4 @@
-"""What stops an attempt at archiving an evaluation, and whether another attempt may help.
+"""The errors that stop an attempt at an evaluation; their families say whether another attempt may help.
 
     ArchiveError
     ├── InvalidInput          the input was rejected; nothing was queued
@@ -78,7 +78,7 @@ class ArchiveError(Exception):
         return self.message.format_map(vars(self))
 
     def with_request_id(self, request_id: str | None) -> Self:
-        """Return a copy of the error that names the request it came of."""
+        """Return a copy of the error that names the request that it came from."""
         named = copy.copy(self)
         named.request_id = request_id
         return named
@@ -159,7 +159,7 @@ class RetryableError(ArchiveError):
     """The HTTP status of the response, if there was one."""
 
     def as_probe(self) -> Self:
-        """Return a copy of the error that stopped the probe of a hold."""
+        """Return a copy of the error, marked as one that stopped the probe of a hold."""
         failed = copy.copy(self)
         failed.is_probe = True
         return failed

@@ -22,12 +22,13 @@ def unpack(data: Buffer, limits: Limits, spool_dir: Path | None = None) -> Unpac
 
     Raises:
         BadBundle: the bundle as a whole is damaged, ambiguous, or exceeds a limit.
+        WindowNeeded: a decoder needs more memory than ``limits.max_window_bytes``.
         SpoolError: a file could not be spooled; the bundle is not the cause.
     """
     with _translated():
         checked = list_entries(data, limits)
         promised = sum(entry.size for entry in checked.entries)
-        # All contents are in one buffer or on disk: malloc would keep the memory of single ones for the thread.
+        # All contents go into one buffer or to disk. malloc would keep the memory of separate buffers for the thread.
         stored = replace(limits, in_memory=0)
         if promised <= limits.in_memory:
             # A ZIP that holds more than it promises fails here; it is read again below, up to the real limits.

@@ -49,7 +49,7 @@ class BundleContents:
 
 
 class BundleUnpacker:
-    """Unpack two bundles at a time; very large bundles do not count towards the two.
+    """Unpack two bundles at a time; bundles above 8 MiB do not count towards the two.
 
     Without the limit, bundles that arrive together would also finish together. The next ones would then be requested
     together, and the process would be idle in between.

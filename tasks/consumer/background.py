@@ -29,7 +29,7 @@ class BackgroundLoops:
     """Runs the loops of one worker process.
 
     Args:
-        parts: those of the process.
+        parts: the parts of the process.
         consumer: processes evaluations that could not be published.
     """
 
@@ -115,10 +115,10 @@ class BackgroundLoops:
         holds = await parts.hold_monitor.refresh()
         paused_queues.is_worker_paused = parts.pause.is_closed
         waiting = await asyncio.to_thread(parts.publisher.count_waiting)
-        # RabbitMQ does not say how many messages workers have fetched. If some may be fetched, dispatch is patient.
+        # RabbitMQ does not report how many messages workers have fetched. Assume one, so that dispatch waits longer.
         messages = await count_backlog(parts.redis) if waiting is None else Backlog(waiting, unacknowledged=1)
         read = [queue for queue in parts.queues if queue not in paused_queues and parts.prefetch.can_fetch(queue)]
-        # A replica still counts messages but gives none out: then this worker has not stalled.
+        # A replica still counts messages but delivers none. Raise in this case, because this worker has not stalled.
         await check_writable(parts.redis)
         parts.watchdog.queue_observed(waiting=any(messages.waiting[queue] for queue in read))
         _, unpublished = await dispatch(parts.ledger, parts.publisher, messages, holds, parts.fair_share.fetch_limit)
@@ -126,7 +126,7 @@ class BackgroundLoops:
             self._process_directly(eval_ids)
 
     def _process_directly(self, eval_ids: Sequence[str]) -> None:
-        """Process evaluations that could not be published; while this lasts, others that are due have to wait."""
+        """Process evaluations that could not be published; until they are done, further ones have to wait."""
         if not self._direct_tasks:
             task = asyncio.create_task(self._consumer.handle_unpublished(eval_ids))
             self._direct_tasks.add(task)

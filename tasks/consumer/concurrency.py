@@ -1,4 +1,4 @@
-"""Hand out the slots of a process: live evaluations get one even during a backfill."""
+"""Hand out the slots of a process, so that live evaluations get one even during a backfill."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ _SLOTS_PER_EXTRA_ADMISSION = 2
 
 
 class _TieredSemaphore:
-    """A semaphore of which a backfill leaves a part to live evaluations."""
+    """A semaphore that keeps a part of its permits for live evaluations."""
 
     def __init__(self, size: int, live_reserve: int) -> None:
         self._all = asyncio.Semaphore(size)
@@ -31,11 +31,11 @@ class _TieredSemaphore:
 class ConcurrencyLimiter:
     """Limits how many evaluations are admitted, and how many of them have a slot.
 
-    An evaluation has a slot from when RiskOS may be asked for its bundle until its documents are in the archive.
+    An evaluation has a slot from before its request to RiskOS until its documents are in the archive.
 
     Args:
         concurrency: slots of the process.
-        wait: waits for a semaphore; it may refuse to when the process is about to end.
+        wait: waits for a semaphore; it may refuse to while the process drains.
         prefetch: counts the evaluations that wait to be admitted.
     """
 

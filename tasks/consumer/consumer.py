@@ -45,17 +45,17 @@ class Consumer:
     def handle(self, message: Message) -> Coroutine[Any, Any, bool]:
         """Process every evaluation of a message; return False if some were released to their queue.
 
-        It is called from any thread, and awaited on the loop; its evaluations are expected from the call on.
+        Call this from any thread, and await the result on the loop. The evaluations count as expected from the call on.
 
         Raises:
-            RedisError: the result of one evaluation could not be recorded; the others have been processed all the same.
+            RedisError: the result of one evaluation could not be recorded; the others have been processed anyway.
         """
         self._parts.prefetch.expect_evaluations(message.queue, len(message.eval_ids))
         return self._handle_fetched(message)
 
     async def handle_unpublished(self, eval_ids: Sequence[str]) -> None:
         """Process evaluations without a message."""
-        good, _ = parse_eval_ids(eval_ids)  # as of a message
+        good, _ = parse_eval_ids(eval_ids)  # checked like those of a message
         await self._process_all(await self._lease(good))
 
     async def reject(self, cause: str, why: str, source: str, message: str) -> None:
@@ -63,13 +63,13 @@ class Consumer:
 
         Args:
             cause: a short fixed word.
-            why: a sentence of this program; never a part of the message.
+            why: a sentence by this program; never a part of the message.
             source: the queue that it came from.
             message: the ID that its sender gave it; kept only if it is a UUID, because any other ID may hold anything.
         """
         known = message.lower() if _UUID.fullmatch(message.lower()) else None
         log_events.message_rejected(cause, why, source, known)
-        # The message is in no queue any more, and a full Redis accepts nothing: then the log has to be enough.
+        # The message has left its queue. If Redis is full, only the log line records it.
         with contextlib.suppress(OutOfMemoryError):
             await self._rejected.add(cause=cause, why=why, source=source, message=known)
 
@@ -101,7 +101,7 @@ class Consumer:
     async def _lease_message(self, message: Message) -> list[Job]:
         if not message.accepted:
             await self._accept(message)
-        # Messages with one evaluation, such as those of live events, are leased together with others of the moment.
+        # Evaluations of messages with one ID, such as live events, are leased together with others that arrive then.
         if len(message.eval_ids) == 1:
             return await self._lease_batcher.submit(message.eval_ids[0])
         return await self._lease(message.eval_ids)
@@ -130,7 +130,7 @@ class Consumer:
         return await self._parts.ledger.lease(eval_ids, token=f"{self._parts.name}:{secrets.token_hex(8)}")
 
     async def _lease_each(self, eval_ids: Sequence[str]) -> list[list[Job]]:
-        """Lease the evaluations of messages that name one each; each belongs to the first message that names it."""
+        """Lease the evaluations of messages with one ID each; the first message with an ID gets its job."""
         jobs = {job.eval_id: [job] for job in await self._lease(tuple(dict.fromkeys(eval_ids)))}
         return [jobs.pop(eval_id, []) for eval_id in eval_ids]
 

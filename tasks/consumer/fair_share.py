@@ -50,7 +50,7 @@ class FairShare:
     def fetch_limit(self, account: str) -> int:
         """Return how many of an account's evaluations that wait in the ledger to fetch now.
 
-        These are as many as there are slots for, and twice as many as ended since the last call.
+        These are as many as may have a slot, twice as many as ended since the last call, and one more.
         """
         ended, self._ended[account] = self._ended[account], 0
         if not self._shared:

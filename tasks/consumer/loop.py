@@ -1,4 +1,4 @@
-"""Run the loops of a process; a round that fails or hangs is logged, and the loop goes on."""
+"""Run the loops of a process; a round that fails or hangs is logged, and the loop continues."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

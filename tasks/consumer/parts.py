@@ -37,13 +37,13 @@ from worker.runtime import Runtime
 from worker.watchdog import Watchdog
 
 LINGER_SECONDS = 0.025
-"""Calls of the ledger are collected for this long, for one step. An evaluation takes half a second and more; if dozens
-run, this is enough to complete many of them in one step, and a fifth of it to lease several."""
+"""Calls to the ledger are collected for this long, and sent in one step. An evaluation takes half a second or more. If
+dozens run, this time is enough to complete many in one step, and a fifth of it is enough to lease several."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConsumerParts:
-    """What the consumer of a process and its background loops share.
+    """The objects that the consumer of a process and its background loops share.
 
     Attributes:
         name: the name of this worker, unique among all workers.
@@ -126,7 +126,7 @@ def make_consumer_parts(
 
 
 def observe_gauges(parts: ConsumerParts, spool_dir: Path) -> None:
-    """Let the metrics of this process read its state."""
+    """Connect the gauges of this process to its state."""
     IN_FLIGHT.set_function(lambda: parts.concurrency.in_flight)
     SPOOLED.set_function(spooled_bytes)
     SPOOL_FREE.set_function(lambda: disk_space(spool_dir)[0])
@@ -158,7 +158,7 @@ def _make_prefetch(settings: Settings) -> PrefetchControl:
 
 
 def _pause_backfill(has_enough: bool) -> None:  # noqa: FBT001  # as PrefetchControl calls it
-    """Fetch no more of the backfill while enough of it is here."""
+    """Pause the backfill queue while enough of it waits in this process, and resume it afterwards."""
     if has_enough:
         paused_queues.pause(Queue.BACKFILL)
     else:

@@ -1,4 +1,4 @@
-"""Decide of which queues another message may be fetched, and pause the backfill while enough of it is here."""
+"""Decide from which queues to fetch another message, and pause the backfill while enough of it waits here."""
 
 import contextlib
 import threading
@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterator, Mapping
 from tasks.model.job import Queue
 
 # Per slot, N evaluations of a backfill may wait here. Each takes some kilobytes, and other workers could have them. But
-# already archived ones end by the thousand per second, and a paused queue is read again only 50 ms later.
+# already archived ones end at thousands per second, and a paused queue is read again only 50 ms later.
 _EVALUATIONS_PER_SLOT = 4
 
 
 class PrefetchControl:
-    """Counts the messages of a process, and its evaluations of a backfill that wait or are about to arrive.
+    """Counts the messages of a process, and the backfill evaluations that wait in it or are about to arrive.
 
     Args:
         concurrency: messages that may be worked on, and slots of the process.
-        set_paused: called with whether enough of the backfill is here, so that no more of it needs to be fetched.
+        set_paused: called with True while enough of the backfill waits here, so that no more of it is fetched.
         limits: messages that are fetched at a time from a queue, if the broker limits them.
     """
 
@@ -43,7 +43,7 @@ class PrefetchControl:
         """Count evaluations of a fetched message until they have arrived; may be called from any thread.
 
         Args:
-            evaluations: how many; negative if they have arrived, or will not.
+            evaluations: number of them; negative once they have arrived, or if they will not.
         """
         if queue is Queue.BACKFILL:
             with self._lock:

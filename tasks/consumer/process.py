@@ -41,11 +41,19 @@ _METRICS_SECONDS = 1.0
 
 
 class WorkerProcess:
-    """This worker process, from its start until it is closed."""
+    """This worker process, from its start until it is closed.
+
+    Args:
+        app: the Celery application.
+
+    Raises:
+        SettingsError: the settings, the accounts or the retention schedule are not valid.
+        ServiceUnavailable: a service that the worker needs does not answer correctly.
+    """
 
     def __init__(self, app: Celery) -> None:
         settings = load_settings()
-        # Celery sets up logging later than this; what is logged until then would not have our format.
+        # Celery configures logging later, and lines before that would not have our format.
         accounts, schedule = load_accounts(settings), load_schedule(settings)
         configure_logs(settings.log_level, accounts.secrets())
         for warning in accounts.warnings:
@@ -117,7 +125,7 @@ class WorkerProcess:
         except CancelledError:
             return False
         except RedisError as error:
-            # Nothing was leased or recorded, so the message must not be lost. Redis may be back soon.
+            # Something was not leased or recorded, so the message must not be lost. Redis may be back soon.
             log_events.loop_failed("work", error)
             with contextlib.suppress(CancelledError):
                 self.runtime.run(self.runtime.pause(_PAUSE_SECONDS))

@@ -65,11 +65,14 @@ class Cancellation:
         return CancelCounts(found.count(_CANCELLED), found.count(_IN_FLIGHT))
 
     async def find_taken_back(self, eval_ids: Sequence[str]) -> set[str]:
-        """Return those that were cancelled for all and not accepted again; the ledger remembers the newest million."""
+        """Return those that were cancelled for all their orders and not accepted again.
+
+        The ledger remembers the newest million.
+        """
         if not eval_ids:
             return set()
         async with self._redis.pipeline(transaction=True) as pipe:
-            # A list that is fed later finds those in `cancelled`.
+            # `cancelled` has the IDs that a list which is not fed yet may contain.
             for key in ("cancelled", "taken_back"):
                 pipe.zmscore(KEY_PREFIX + key, list(eval_ids))
             found = await pipe.execute()

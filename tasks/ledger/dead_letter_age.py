@@ -1,4 +1,4 @@
-"""For how long the oldest dead letter has waited for an operator."""
+"""Read how long the oldest dead letter has waited for an operator."""
 
 import math
 

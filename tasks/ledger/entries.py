@@ -21,7 +21,7 @@ class LedgerEntry:
 
     Attributes:
         state: ``queued``, ``leased``, ``parked``, ``held``, ``dead`` or ``damaged``.
-        cause: why its last attempt failed, or why it waits; None if neither happened.
+        cause: why its last attempt failed, or why it waits; None if neither applies.
         account: name of its account.
         queue: its queue.
         read_at: when this was read.
@@ -39,7 +39,7 @@ class LedgerEntry:
 
     @property
     def has_worker(self) -> bool:
-        """Whether the lease of a worker has not ended."""
+        """Whether a worker has a lease that has not ended."""
         return self.leased_until is not None and self.leased_until > self.read_at
 
 

@@ -1,6 +1,6 @@
-"""When a nightly command last succeeded, for the metrics that all processes share.
+"""Record when a nightly command last succeeded, for the metrics that all processes share.
 
-A command that ends cannot be scraped, so it leaves the time in Redis.
+A command that ends cannot be scraped, so it writes the time to Redis.
 """
 
 import enum
@@ -35,7 +35,7 @@ class LastSuccess:
         await self._redis.set(self._key, seconds)
 
     async def get(self) -> float:
-        """Return the time of the last success; 0 if there was none, or if its text is damaged."""
+        """Return the time of the last success; 0 if there was none, or if the value is damaged."""
         try:
             at = float(await self._redis.get(self._key) or 0)
         except ValueError:

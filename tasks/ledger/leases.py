@@ -113,10 +113,10 @@ class LeaseKeeper:
         return [eval_id for eval_id in self._jobs if eval_id not in self._begun]
 
     async def confirm(self, job: Job) -> None:
-        """Check that this process still has the lease, before a write that would never be undone.
+        """Check that this process still has the lease, before a write that cannot be undone.
 
-        This asks Redis only if the last heartbeat is so old that the lease may have run out: the process was suspended,
-        or Redis was unavailable. The evaluation may have been erased since then.
+        This sends a request to Redis only if the last heartbeat is so old that the lease may have run out, or soon
+        will, because the process was suspended or Redis was unavailable. The evaluation may have been erased since.
 
         Raises:
             LeaseLost: the lease was lost.

@@ -31,7 +31,7 @@ _CHUNK = 1000
 
 
 class Ledger:
-    """The ledger in Redis. Every method is one atomic step.
+    """The ledger in Redis. Every change is one atomic step; ``extend`` takes a step for each thousand leases.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -70,8 +70,8 @@ class Ledger:
         """Accept evaluations, each of which the ledger then keeps until it has an outcome; return those to publish now.
 
         If the ledger already has an evaluation, the order is merged into its job: the run is added, a refresh is
-        remembered, and a live order moves it out of the backfill queue. It keeps the account of its first order. Only
-        if it has ended, or is a dead letter, the account of the new order counts.
+        remembered, and a live order moves it out of the backfill queue. It keeps the account of its first order. The
+        account of the new order counts only if the evaluation has ended or is a dead letter.
 
         Args:
             eval_ids: canonical IDs, at most a few thousand, because nothing else runs in Redis during the step.
@@ -130,7 +130,7 @@ class Ledger:
         Evaluations that end within ``linger_seconds`` share one step.
 
         Returns:
-            The seconds on Redis's clock since it was accepted, first wanted live, or redriven.
+            The seconds on Redis's clock since it was accepted, first ordered live, or redriven.
 
         Raises:
             LeaseLost: another worker has it now and will complete it.
@@ -149,7 +149,7 @@ class Ledger:
             ends: the jobs, each with its ending as ``format_ending`` writes it.
 
         Returns:
-            For each the milliseconds since it was accepted, first wanted live, or redriven, at least 1. It is 0 if
+            For each the milliseconds since it was accepted, first ordered live, or redriven, at least 1. It is 0 if
             another worker has the evaluation, and -1 if its entry is damaged.
         """
         parts = [part for job, ending in ends for part in (job.token, job.eval_id, ending)]
@@ -184,7 +184,7 @@ class Ledger:
         self._check_lease(await self._script.call("await_hold", job.token, job.eval_id, cause, int(suspect)))
 
     async def refund_attempts(self, eval_ids: Sequence[str]) -> None:
-        """Refund the attempt that an outage cost each of these if it is parked, and hold it until the outage ends."""
+        """Refund the attempt that an outage cost these if they are parked, and hold them until the outage ends."""
         if eval_ids:
             await self._script.call("refund_attempts", *eval_ids)
 
@@ -216,12 +216,12 @@ class Ledger:
     ) -> dict[Queue, list[str]]:
         """Move due evaluations into the queued state and return them, to be published by the caller.
 
-        Due are evaluations
+        Evaluations are due if
 
-        * whose lease ran out,
-        * whose retry is due,
-        * that wait for a hold to end, as many for each account and queue as ``of_held`` allows (none by default),
-        * whose message was lost: they have been queued for longer than the ``patience`` of their queue (seconds), or a
+        * their lease ran out,
+        * their retry is due,
+        * they wait for a hold to end, as many for each account and queue as ``of_held`` allows (none by default),
+        * their message was lost: they have been queued for longer than the ``patience`` of their queue (seconds), or a
           worker has taken one that was queued a minute later.
 
         If the caller dies before it publishes them, they are claimed again once that patience ends.

@@ -59,7 +59,7 @@ local function accept_new(id, order, dead_before)
   return state == 'queued' and 1 or 2
 end
 
--- Note that an order without a run wants an evaluation, so that a hold on a run does not stop it.
+-- Mark a job if an order without a run wants the evaluation, so that a hold on a run does not stop it.
 local function note_unnamed(job, run)
   if run == '' or #job.runs == 0 then job.unnamed = true end
 end

@@ -43,7 +43,7 @@ local function cancel_again(job, names)
   if #orders == 0 then job.again = nil end
 end
 
--- Cancel an evaluation in a state for the runs in `names` ('' for orders without a run). Other orders still get it.
+-- Cancel an evaluation in a state for the runs in `names` ('' for orders without a run). It stays for other orders.
 local function cancel_waiting(id, job, state, names)
   local is_unnamed = (job.unnamed or #job.runs == 0) and not names['']
   job.runs = without(job.runs, names, state)
@@ -59,7 +59,7 @@ local function is_in_flight(id)
   return ends and tonumber(ends) > now
 end
 
--- Return 1 if an evaluation was cancelled, 2 if it is in flight and its attempt goes on, 0 if it is not in the ledger.
+-- Return 1 if an evaluation was cancelled, 2 if it is in flight and its attempt continues, 0 if it is not in the ledger.
 local function cancel_one(id, names)
   local job = load(id)
   if not job then return 0 end
@@ -224,7 +224,7 @@ local function read_wanted(ids)
   return texts
 end
 
--- Move an evaluation in flight to another state, unless it was cancelled during its attempt.
+-- Move an evaluation in flight to another state, unless it was cancelled for all its orders during its attempt.
 local function put_back(id, job, state, score)
   local names = names_cancelled(job)
   job.cancelled = nil

@@ -1,4 +1,4 @@
--- Decode entries and dead letters, and tell damaged ones from those of a newer release.
+-- Decode entries and dead letters, and distinguish damaged ones from those of a newer release.
 
 local function is_list(value)
   if type(value) ~= 'table' then return false end

@@ -101,7 +101,7 @@ local function add_to_list(job, field, items)
   end
 end
 
--- Add facts about an evaluation to its job, whichever order they come with. The latest event time counts.
+-- Add facts about an evaluation to its job, from any order. The latest event time counts.
 local function add_facts(job, facts)
   if not facts then return end
   add_to_list(job, 'evidence', facts.evidence)

@@ -44,7 +44,8 @@
 -- KEYS[22] lists            ZSET  name of a run whose list is not completely fed -> since when
 -- KEYS[23] cancelled        ZSET  eval_id -> number of the cancellation that cancelled it; deleted when `lists` is empty
 -- KEYS[24] damaged          HASH  eval_id -> text of an unreadable entry or dead letter, which its runs count as failed
--- KEYS[25] taken_back       ZSET  eval_id -> when it was cancelled for all orders; until it is accepted again, the newest million
+-- KEYS[25] taken_back       ZSET  eval_id -> when it was cancelled for all orders; the newest million that were not
+--                                 accepted again
 --
 -- A job is in exactly one of the seven ZSETs of its account, and that set is its state. For each run,
 -- total = unfed + queued + leased + parked + held + all its outcomes.

@@ -1,4 +1,4 @@
--- Lease evaluations to workers, and settle them.
+-- Lease evaluations to workers, and record the result of each attempt.
 --
 -- Keys: LAST, causes, dead, entries, leased, letters_key, now, parked, queue_of, queued, reached, refused, state_key,
 --   verbs.
@@ -22,7 +22,7 @@ local function leasable_state(id)
   return due and tonumber(due) <= now and 'parked'
 end
 
--- Return the leased job of a text, what it encodes to, and whether it waits for its runs; nil if the text is damaged.
+-- Return the leased job of a text, its new text, and whether it waits for its runs; nil if the text is damaged.
 local function leased_job(id, text, token, some_on_hold)
   local job = read_job(id, text)
   if not job then return end
@@ -85,7 +85,7 @@ function verbs.extend(lease, ...)
   return lost
 end
 
--- Return the milliseconds since a job was accepted, first wanted live, or redriven, at least 1; 0 if the lease was lost.
+-- Return the milliseconds since a job was accepted, first ordered live, or redriven, at least 1; 0 if the lease was lost.
 local function complete_one(token, id, ending, job)
   if job.lease ~= token then return 0 end
   -- The answer of RiskOS follows only if it differs from the manifest: unchanged:archived:not_found.
@@ -141,7 +141,7 @@ function verbs.await_hold(token, id, cause, suspect)
   return 1
 end
 
--- id... -> nothing. An outage failed their attempts: those that are parked get one attempt back, and wait for its end.
+-- id... -> nothing. Their attempts failed in an outage: parked ones get one attempt back, and wait until it ends.
 function verbs.refund_attempts(...)
   for _, id in ipairs({ ... }) do
     local job = redis.call('ZSCORE', parked, id) and load(id)

@@ -22,10 +22,10 @@ local function is_explained(evidence)
   return #evidence > (contains(evidence, 'docv_step') and 1 or 0)
 end
 
--- Note the answer of RiskOS for an evaluation that ended: `answer` if there is one, or else what its outcome says.
+-- Record RiskOS's answer for an evaluation that ended: `answer` if there is one, or else what its outcome implies.
 local function note_answer(id, job, outcome, answer)
   local manifest = string.match(outcome, '^unchanged:(.+)$')
-  -- RiskOS is not asked about an evaluation that has a manifest, unless the order is a refresh.
+  -- No request is sent for an evaluation that has a manifest, unless the order is a refresh.
   if manifest and not answer and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end
   answer = answer or manifest or outcome
   if not REFUSALS[answer] and not DELIVERIES[answer] then return end

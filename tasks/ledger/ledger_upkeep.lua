@@ -168,7 +168,7 @@ function verbs.drop_damaged(...)
 end
 
 -- A full Redis refuses a write that may need memory only if it is the first write of a script. Verbs that accept
--- evaluations must fail then. For all others, this harmless first write lets accepted evaluations come to their end.
+-- evaluations must fail then. For all others, this harmless first write lets accepted evaluations end.
 if ARGV[1] ~= 'accept' and ARGV[1] ~= 'begin' and ARGV[1] ~= 'feed' then redis.call('DEL', never) end
 
 local answer = verbs[ARGV[1]](unpack(ARGV, 2))

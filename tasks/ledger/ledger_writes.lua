@@ -1,6 +1,6 @@
 -- Read many evaluations with one command, and collect writes and counters until the verb is done.
 --
--- A command costs more than its work for one evaluation. Redis takes several thousand arguments for one.
+-- A command costs more than its work for one evaluation, and Redis accepts several thousand arguments in one command.
 --
 -- Keys: now, run_key.
 

@@ -9,7 +9,7 @@ _KEY = "docv:erased:leftovers"
 
 
 class Leftovers:
-    """The keys of these objects, in Redis.
+    """The keys of leftover objects, in Redis.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -38,7 +38,7 @@ class Leftovers:
         return int(await self._redis.scard(_KEY))
 
     async def list_all(self) -> list[str]:
-        """Return their keys, sorted."""
+        """Return the keys of the objects in Redis, sorted."""
         return sorted(map(str, await self._redis.smembers(_KEY)))
 
     async def remove(self, keys: Collection[str]) -> None:

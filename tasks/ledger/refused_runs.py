@@ -1,4 +1,4 @@
-"""List the runs that are on hold because RiskOS has documents for none of their evaluations."""
+"""List the runs that are on hold because RiskOS had no documents in its first answers."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +14,7 @@ REFUSED_RUNS = KEY_PREFIX + "refused"
 
 @dataclass(frozen=True, slots=True)
 class RefusedRun:
-    """A run that is on hold because RiskOS had no documents in all its first answers.
+    """A run that is on hold because RiskOS had no documents in its first answers.
 
     Attributes:
         run: its name.

@@ -77,7 +77,7 @@ class RejectedMessages:
             last = f"({some[-1][0]}"
 
     async def list_newest(self, count: int, *, before: str = "") -> list[RejectedMessage]:
-        """Return at most ``count``, the newest first; ``before`` is the name of the one that they precede."""
+        """Return at most ``count``, the newest first, and only older ones than the record named ``before``."""
         found: Any = await self._redis.xrevrange(_KEY, max=f"({before}" if before else "+", count=count)
         return [_parse(name, facts) for name, facts in found]
 

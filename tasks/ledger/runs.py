@@ -84,7 +84,8 @@ class Runs:
             backlog: accept nothing if the ledger has this number of evaluations, or more.
 
         Returns:
-            None if nothing was accepted: the ledger has reached the backlog, or another feeder has fed these IDs.
+            None if nothing was accepted: the ledger has reached the backlog, another feeder has fed these IDs, or the
+            run was cancelled.
         """
         order = options_as_json(options, eval_ids, listed=True)
         flags = await self._script.call("feed", run, position, backlog, order, *eval_ids)

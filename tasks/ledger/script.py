@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from tasks.ledger.entries import KEY_PREFIX
 
 _CHUNK = 1000
-_REPLICATED_WITHIN = 2_000
+_REPLICATED_WITHIN = 2_000  # milliseconds
 _KEYS = (
     *("entries", "queued:live", "queued:backfill", "leased", "parked", "held:live", "held:backfill"),
     *("dead", "runs", "run:", "reached", "never", "feeding", "event:", "causes", "dead:", "accounts"),

@@ -31,7 +31,7 @@ _RUN_FIELDS = frozenset(
 
 
 def options_as_json(options: EnqueueOptions, eval_ids: Iterable[str], *, listed: bool) -> str:
-    """Return an order of these evaluations as the script reads it; ``listed`` if they come from the list of a run."""
+    """Return an order of these evaluations as JSON for the script; ``listed`` if they come from the list of a run."""
     fields = {
         "queue": options.queue,
         "account": options.account,
@@ -68,7 +68,7 @@ def format_ending(outcome: Outcome, unchanged: ManifestOutcome | None, answer: O
 
     Args:
         unchanged: the outcome in the manifest, if the outcome is ``unchanged``.
-        answer: the outcome of RiskOS's answer; None if it was not asked. It is left out if the manifest has the same.
+        answer: the outcome of RiskOS's answer; None without a request. It is left out if the manifest has the same.
     """
     if not unchanged:
         return outcome.value

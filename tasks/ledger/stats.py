@@ -53,7 +53,7 @@ async def read_stats(redis: "Redis") -> LedgerStats:
 
 
 async def read_last_due(redis: "Redis") -> dict[str, float]:
-    """Return for runs the seconds until the last of their parked evaluations is due, as far as 200 of them tell."""
+    """Return the seconds until the last parked evaluation of each run is due, from the 200 that are due last."""
     seconds, micro = await redis.time()
     found: Any = await redis.zrange(KEY_PREFIX + "parked", -_LOOKED_AT, -1, withscores=True)
     if not found:

@@ -27,7 +27,7 @@ def make_worker_name(pid: int) -> str:
 
 
 def is_worker_of_process(name: str, pid: int) -> bool:
-    """Return whether a worker has its name from the process ``pid`` of this machine."""
+    """Return whether a name is that of a worker in the process ``pid`` of this machine."""
     return name.startswith(f"{socket.gethostname()}:{pid}:")
 
 
@@ -86,7 +86,7 @@ class WorkerRegistry:
         return float(seconds) + int(micro) / 1e6
 
     async def pause(self, worker: str, scope: str, reason: str, note: str) -> None:
-        """Record that a worker takes no evaluations. The record expires unless ``extend_pause`` is called."""
+        """Record that a worker takes no evaluations. The record expires after 15 s without ``extend_pause``."""
         facts: dict[Any, Any] = {"scope": scope, "reason": reason, "note": note, "since": round(await self.time())}
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(_PAUSED + worker, mapping=facts)

@@ -25,7 +25,7 @@ _most_lent = 0
 
 
 def borrow(size: int) -> memoryview:
-    """Return a buffer of this size with any content; it is lent as long as a view of it or of a part of it exists."""
+    """Return a buffer of this size with arbitrary content; it is lent as long as a view of any part of it exists."""
     global _most_lent  # noqa: PLW0603  # buffers belong to the process, as malloc's do
     block = _take_free(size) or mmap.mmap(-1, _round_up(size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     _lent.add(block)
@@ -75,7 +75,7 @@ class Arena:
         self._size = 0
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:
-        """Append a content; return the positions where it begins and ends.
+        """Append the content of a file; return the positions where it begins and ends.
 
         Raises:
             ValueError: the content does not fit.

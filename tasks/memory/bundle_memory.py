@@ -1,4 +1,4 @@
-"""Memory for bundles, reserved before each request: a process only makes the requests that it has memory for."""
+"""Reserve memory for bundles before each request, so that a process only sends requests that it has memory for."""
 
 from contextlib import AbstractAsyncContextManager
 

@@ -58,7 +58,7 @@ class Spool:
         self._name = object()
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:
-        """Append a content; return the positions where it begins and ends.
+        """Append the content of a file; return the positions where it begins and ends.
 
         Raises:
             SpoolError: the file could not be written, which is not the fault of a bundle.
@@ -98,11 +98,11 @@ class Spool:
 
 
 class DownloadBuffer:
-    """A buffer that collects and hashes a content in chunks, and spools it if it is large or memory is short.
+    """A buffer that collects and hashes content in chunks, and spools it if it is large or memory is short.
 
     Args:
         in_memory: bytes of the largest content in memory; larger ones are spooled.
-        folder: see Spool.
+        folder: folder of the file, as for ``Spool``.
         reservation: memory that it may use; None if no budget limits it.
     """
 
@@ -116,7 +116,7 @@ class DownloadBuffer:
         self.size = 0
 
     async def expect(self, size: int) -> None:
-        """Wait for memory for a content of this size, or for the memory that spooling it takes."""
+        """Wait for memory for content of this size, or for the memory that spooling it takes."""
         size = size if size <= self._in_memory else _AT_ONCE
         if self._reservation:
             await self._reservation.resize(size)

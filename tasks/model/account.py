@@ -7,7 +7,7 @@ from pydantic import SecretStr
 from worker.config.accounts_file import AccountSettings
 
 DEFAULT_ACCOUNT = "default"
-"""Name of the account that the settings describe, and that counts if no account is named."""
+"""Name of the account that the settings describe, and that is used if no account is named."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ class Trigger:
         source: ``webhook``, ``intake``, ``message``, ``enqueue``, ``run``, ``backfill`` or ``quarantine``.
         run: name of the run that it was accepted for.
         event_type: type of the webhook event.
-        event_id: its ID.
+        event_id: ID of the webhook event.
     """
 
     source: str
@@ -41,7 +41,7 @@ class EnqueueOptions:
         account: name of the account that requests them.
         trigger: why they are accepted.
         refresh: ask RiskOS even if there is a manifest.
-        delay: seconds before the first request for each; the ledger waits, not a worker.
+        delay: seconds before the first request for each; they are parked in the ledger meanwhile.
         facts: known facts about some of the evaluations.
         without_request: record that there are no documents without asking RiskOS, unless another order wants a request.
         even_if_erased: archive them even if they were erased before the order.

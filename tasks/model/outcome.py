@@ -23,9 +23,9 @@ class Outcome(enum.StrEnum):
     UNREADABLE = "unreadable"
     """The bundle is damaged or unsafe, even after a second download. It is kept in quarantine."""
     FAILED = "failed"
-    """No attempts are left. There is a dead letter, and no manifest."""
+    """No attempts are left. There is a dead letter; an earlier manifest, if any, stays."""
     CANCELLED = "cancelled"
-    """An operator cancelled it while it waited. There is no manifest."""
+    """An operator cancelled it before it ended. An earlier manifest, if any, stays."""
 
     @property
     def ok(self) -> bool:

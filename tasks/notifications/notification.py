@@ -1,4 +1,4 @@
-"""What a notification says: fixed words, counts and the names of runs, never an evaluation or personal data."""
+"""Make notifications of fixed words, counts and the names of runs, never of evaluations or personal data."""
 
 import hashlib
 import re
@@ -59,7 +59,7 @@ def run_finished(run: str, counters: RunCounters) -> Notification:
 
 
 def counters_digest(counters: RunCounters) -> str:
-    """Return what tells one end of a run from another one, such as the end after a redrive."""
+    """Return a digest that distinguishes one end of a run from another one, such as the end after a redrive."""
     outcomes = sorted((outcome.value, count) for outcome, count in counters.outcomes.items() if count)
     return hashlib.sha256(orjson.dumps([counters.total, outcomes])).hexdigest()[:16]
 

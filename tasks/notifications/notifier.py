@@ -1,7 +1,7 @@
-"""Notify of finished runs and new dead letters: at least once, from one worker at a time, whatever workers die.
+"""Notify of finished runs and new dead letters, at least once each and from one worker at a time, even if workers die.
 
-Nothing is queued: what to send is the difference between the ledger and what Redis says was sent. So it is bounded, and
-a notification is lost only if its receiver does not take it for a day.
+Nothing is queued. The notifications to send are the difference between the ledger and the record of sent ones in Redis,
+so their number is bounded. A notification is lost only if its receiver does not accept it for a day.
 
     docv:notify:lease  STRING  the worker that sends, for a minute
     docv:notify:runs   HASH    name of a run -> digest of its counters and time of the last notification, or ``open``
@@ -40,7 +40,7 @@ _log = structlog.get_logger("docv.notify")
 
 
 class Notifier:
-    """Finds what to report, and reports it.
+    """Finds unreported events, and reports them.
 
     Args:
         redis: the client, with ``decode_responses``.
@@ -53,13 +53,13 @@ class Notifier:
         self._ledger = Ledger(redis)
 
     async def run_round(self, *, is_last: bool = False) -> None:
-        """Report what is new, if no other worker does.
+        """Report new events, unless another worker does.
 
         Args:
-            is_last: this worker stops, so that new dead letters are not collected for a minute first.
+            is_last: whether this worker stops, so that new dead letters are not collected for a minute first.
 
         Raises:
-            NotificationFailed: the receiver does not take it; the next round tries again.
+            NotificationFailed: the receiver did not accept a notification; the next round tries again.
         """
         if not await self._acquire():
             return
@@ -71,7 +71,7 @@ class Notifier:
         await self._report_dead_letters(now, since, 0 if is_last else _COLLECT_MS)
 
     async def stop(self) -> None:
-        """Report once more, since a worker often stops when its run has finished, and leave it to other workers."""
+        """Report once more, because a worker often stops when its run has finished, and release the lease to others."""
         try:
             await self.run_round(is_last=True)
         except NotificationFailed:
@@ -87,7 +87,7 @@ class Notifier:
         return await self._redis.get(key) == self._worker and bool(await self._redis.pexpire(key, _LEASE_MS))
 
     async def _report_runs(self, now: int, since: int) -> None:
-        """Report runs without pending evaluations; again only if their counters have changed, and after a while."""
+        """Report runs without pending evaluations; a run again only if its counters changed, and after ten minutes."""
         found: Any = await self._redis.hgetall(f"{_PREFIX}runs")
         known: dict[str, str] = found
         still_open = [name for name, said in known.items() if said == _OPEN]
@@ -110,8 +110,8 @@ class Notifier:
         return read_count(await self._redis.hget(f"{KEY_PREFIX}run:{name}", "changed")) >= since
 
     async def _report_dead_letters(self, now: int, since: int, collect: int) -> None:
-        """Report the dead letters since the last report, together with those of a minute."""
-        # Redis writes no more of them with a time before this millisecond.
+        """Report new dead letters once the last report is ``collect`` milliseconds old."""
+        # No further dead letter can get a time before this millisecond.
         until = now - 1
         reported = max(read_count(await self._redis.get(f"{_PREFIX}dead")), since - 1)
         causes = await self._ledger.dead_letters.count_causes()

@@ -20,15 +20,15 @@ _SECONDS = 10.0
 _PAUSES = (1.0, 4.0)
 
 
-class NotificationFailed(Exception):  # the name says it
-    """A notification was not delivered; the sentence holds neither the URL nor the answer."""
+class NotificationFailed(Exception):  # named for what happened
+    """A notification was not delivered. The message contains neither the URL nor the response."""
 
 
 class NotificationSender:
     """Sends notifications to one URL.
 
     Args:
-        url: the receiver; a secret, as those of Slack are.
+        url: URL of the receiver, which may be a secret, as it is for Slack.
         secret: key of the signature; None to send without one.
         pauses: seconds before each further attempt of ``send_with_retries``.
     """
@@ -38,7 +38,7 @@ class NotificationSender:
 
     @classmethod
     def of(cls, settings: Settings) -> "NotificationSender | None":
-        """Return the sender that the settings name, None if they name none."""
+        """Return the sender for the settings, or None if they name no URL."""
         return cls(settings.notify_url, settings.notify_secret) if settings.notify_url else None
 
     async def send(self, notification: Notification) -> None:
@@ -55,7 +55,7 @@ class NotificationSender:
             raise NotificationFailed(f"the receiver answered with status {status}")
 
     async def send_with_retries(self, notification: Notification) -> None:
-        """Send a notification, at most three times.
+        """Send a notification, in at most three attempts by default.
 
         Raises:
             NotificationFailed: the receiver did not answer with 2xx.

@@ -1,6 +1,6 @@
 """Make one attempt at a leased evaluation: run it, decide what follows, and record that in the ledger.
 
-The ledger is written first. Logs and metrics follow.
+The outcome is logged and counted only after the ledger has recorded it.
 """
 
 import time

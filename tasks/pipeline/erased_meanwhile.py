@@ -1,4 +1,4 @@
-"""Remove the objects of an attempt that were erased while it ran: with their evaluation, or because of their kind."""
+"""Remove the objects that an attempt wrote while their evaluation, or their kind of document, was erased."""
 
 from collections.abc import Awaitable, Callable, Collection
 from functools import partial
@@ -18,7 +18,7 @@ from worker.metrics.worker_metrics import count_objects_after_erasure
 async def archive_guarded(
     job: Job, evaluation: Evaluation, ctx: ArchiveAccess, work: Callable[[], Awaitable[ArchiveResult]]
 ) -> ArchiveResult:
-    """Run an attempt while its lease is watched; clear up its objects that were erased meanwhile."""
+    """Run an attempt while its lease is watched, and remove the objects that it wrote during an erasure."""
     guard = WriteGuard(partial(ctx.confirm_lease, job), partial(ctx.watch.is_fresh, job), ctx.target.put_seconds)
     try:
         with guard.active(), ctx.watch.attempt(job):
@@ -32,7 +32,7 @@ async def archive_guarded(
 
 
 async def _clear_up(job: Job, evaluation: Evaluation, ctx: ArchiveAccess, keys: Collection[str]) -> None:
-    """Remove the objects of an attempt that were erased; record them if a worker must not remove objects.
+    """Remove the objects of an attempt that an erasure covers; record them if a worker must not remove objects.
 
     Args:
         keys: keys of all objects that the attempt began to write.

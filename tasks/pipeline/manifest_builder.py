@@ -143,7 +143,7 @@ def build_reread_manifest(before: Manifest, contents: BundleContents) -> Manifes
 
 
 def mark_lenient(manifest: Manifest, before: Manifest, cause: str | None) -> Manifest:
-    """Return a manifest that says why the bundle of its documents was refused, unless a whole bundle had them, too.
+    """Return a manifest that records for each document why its bundle was refused, if no accepted bundle had it.
 
     Args:
         before: the manifest before the bundle was read again.
@@ -168,7 +168,7 @@ def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
 
 
 def add_facts(job: Job, before: Manifest) -> Manifest | None:
-    """Return the manifest with what a job knows beyond it, or None if its reason and its clock stay the same.
+    """Return the manifest with the additional facts of a job, or None if neither its reason nor its clock changes.
 
     Held documents stay even if the evidence restricts them, because an operator has to decide. The marker of an erasure
     stays as it is.

@@ -77,11 +77,11 @@ class PipelineContext:
         gate: closes while the archive cannot be written to.
         target: target of documents in the archive.
         manifests: bucket of the manifests.
-        unpacker: opens bundles.
+        unpacker: unpacks bundles.
         bundle_memory: memory for bundles as they arrive.
         restricted_target: target of documents of military IDs and minors; None if they are withheld.
         explained_queues: queues for which RiskOS is asked why documents are missing.
-        acquire_slot: acquires the slot of an evaluation of a queue.
+        acquire_slot: acquires a slot for an evaluation of a queue.
         confirm_lease: checks that this worker still has the lease, before each write.
         watch: callbacks for a lease that is lost during an attempt.
         retention: how long documents are kept.
@@ -147,7 +147,7 @@ async def archive(job: Job, ctx: PipelineContext) -> ArchiveResult:
 
 
 async def _archive(job: Job, ctx: PipelineContext, *, is_confirmation: bool = False) -> tuple[ArchiveResult, bool]:
-    """Make a request if one is needed and record its answer; return whether a second request has to confirm it."""
+    """Make a request if needed and record its answer; return the result, and whether a second one has to confirm it."""
     account, closings = ctx.client.account, ctx.gate.generation
     evaluation = Evaluation(job.eval_id, account.environment, account.name)
     with span("look_up"):
@@ -373,7 +373,7 @@ def _has_stored_erased(manifest: Manifest, record: Manifest) -> bool:
 
 
 def _restricted(record: Manifest, previous: StoredManifest | None) -> tuple[Restriction, RestrictedHandling] | None:
-    """Return the restriction and how its images were handled, or None if the previous manifest already says it."""
+    """Return the restriction and how its images were handled, or None if the previous manifest already records it."""
     before = previous.manifest if previous else None
     if record.restricted is None or (before and before.restricted):
         return None

@@ -62,7 +62,7 @@ async def select_documents(
     A document that the archive has is kept even if it is due, because only a command disposes of it.
 
     Args:
-        bucket: the archive's bucket, of events and documents.
+        bucket: the archive's bucket, with events and documents.
         documents: the documents, with the kinds of their keys.
         record: the manifest to commit, without these documents.
         now: when they are archived, in the format of ``utc_now``.
@@ -79,7 +79,7 @@ async def select_documents(
     schedule = policy.schedule
     if schedule is None or not documents:
         return SelectedDocuments(documents, disposed=erased)
-    # Events are reported of archived evaluations only, so a first delivery needs no listing.
+    # Events are reported only for archived evaluations, so a first delivery needs no listing.
     events = await read_events(bucket, evaluation) if schedule.events and record.revision > 1 else {}
     decided = [
         (each, decide(schedule, make_facts(record, each.kind, each.name), make_clocks(record, each.kind, now, events)))
@@ -116,7 +116,7 @@ def _find_erased(
 
 
 async def _find_stored(bucket: Bucket, evaluation: Evaluation, documents: Sequence[Document]) -> set[str]:
-    """Return the hashes of documents that an attempt has stored which ended before its manifest."""
+    """Return the hashes of documents that were stored by an attempt that ended before it wrote its manifest."""
     at_once = asyncio.Semaphore(_READS_AT_ONCE)
 
     async def find(document: Document) -> bool:

@@ -2,7 +2,7 @@
 
 Objects are named by the hash of their content and written *create only*, so nothing is ever overwritten. If two
 workers write the same document, the second one finds the same bytes. "Already exists" alone proves nothing, because
-S3 also answers so if two writers conflict and neither has written. The object is therefore read back.
+S3 also gives this answer if two writers conflict and neither has written. The object is therefore read back.
 """
 
 import asyncio
@@ -114,7 +114,7 @@ async def store_documents(
 async def quarantine_bundle(
     target: UploadTarget, evaluation: Evaluation, bundle: Bundle, *, plain: Collection[str] = ()
 ) -> str:
-    """Store an unreadable bundle as it is in quarantine; return its key.
+    """Store an unreadable bundle unchanged in quarantine; return its key.
 
     Args:
         plain: as in ``store_documents``.

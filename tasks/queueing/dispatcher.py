@@ -37,6 +37,9 @@ async def dispatch(
         holds: the holds that affect each queue of each account that this process knows. During a hold, no held
             evaluation is published. Once a probe is due, one is.
         fetch_limit: how many held evaluations of an account may be published now if the account has no hold.
+
+    Raises:
+        kombu.exceptions.KombuError: the broker does not answer; later calls publish the evaluations again.
     """
     of_held = {}
     for name, by_queue in holds.items():

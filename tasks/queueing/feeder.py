@@ -33,7 +33,7 @@ class _OpenList:
     """A list of a run, and the chunk of it that is in memory.
 
     Attributes:
-        position: how much of the list is fed; None if another worker may have fed more.
+        position: number of IDs that are fed; None if another worker may have fed more.
     """
 
     run_list: RunList
@@ -50,7 +50,7 @@ class Feeder:
         ledger: the ledger.
         publisher: publishes accepted evaluations.
         bucket: the bucket of the archive, which has the lists.
-        environment: where to look for a list first.
+        environment: environment in which a list is searched first.
         backlog: feed nothing while the ledger has this number of evaluations, or more.
     """
 
@@ -85,7 +85,7 @@ class Feeder:
         return more
 
     async def publish(self) -> None:
-        """Publish the IDs that were fed last, unless they are published."""
+        """Publish the IDs that were fed last, unless they have been published already."""
         if self._unpublished is None:
             return
         (eval_ids, size), self._unpublished = self._unpublished, None

@@ -74,7 +74,7 @@ class Publisher:
 
 
 async def enqueue(ledger: Ledger, publisher: Publisher, eval_ids: Sequence[str], options: EnqueueOptions) -> int:
-    """Accept evaluations into the ledger, publish the new ones, and return how many are new.
+    """Accept evaluations into the ledger, publish those that are due now, and return how many.
 
     Args:
         eval_ids: canonical IDs, see ``tasks.model.evaluation.parse_eval_id``.
@@ -92,7 +92,7 @@ async def enqueue(ledger: Ledger, publisher: Publisher, eval_ids: Sequence[str],
         try:
             await asyncio.to_thread(publisher.publish, options.queue, new, size)
         except KombuError as error:
-            # The remaining batches must be accepted all the same; `dispatch` publishes these later.
+            # The remaining batches must be accepted anyway; `dispatch` publishes these later.
             failed = error
     if failed:
         raise failed
@@ -113,7 +113,7 @@ class Backlog:
 
 
 async def count_backlog(redis: "Redis") -> Backlog:
-    """Count the messages in the queues."""
+    """Count the messages in the queues if Redis is the broker."""
     async with redis.pipeline(transaction=True) as pipe:
         for queue in Queue:
             pipe.llen(KEY_PREFIX + queue.value)

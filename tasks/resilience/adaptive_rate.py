@@ -1,8 +1,9 @@
 """Adapt an account's rate to RiskOS's responses and to the rate that a person set.
 
-The headers say how many requests the key is granted, and how many are left. Requests that we did not send ourselves are
-a neighbour's, such as the customer's own onboarding, and are left to it. Without headers, the rate falls by a fifth
-with each of several 429s, and rises by a hundredth of the full rate with every quiet second.
+The headers say how many requests the key is granted, and how many are left. Requests that we did not send ourselves
+come from other clients of the key, such as the customer's own onboarding. That part of the rate is left to them.
+Without headers, the rate falls by a fifth with each of several 429s, and rises by a hundredth of the full rate with
+every quiet second.
 """
 
 import time
@@ -91,11 +92,18 @@ class AdaptiveRate:
         return QUOTA_LOOK_SECONDS if is_day_spent else wait
 
     def on_success(self) -> None:
-        """Record a response other than 429, which ends a row of 429s."""
+        """Record a response other than 429, which ends a series of 429s."""
         self._answers += 1
 
     async def on_rate_limited(self, headers: RateLimitHeaders, sent_at: float, now: float, *, probe: bool) -> float:
-        """Record a 429, and slow down after several; return the seconds for which no request should be sent."""
+        """Record a 429, and slow down after several; return the seconds for which no request should be sent.
+
+        Args:
+            headers: the rate limit headers of the response.
+            sent_at: when its request was sent.
+            now: the time.
+            probe: whether the request was the probe of a hold.
+        """
         self._observer.record(headers, sent_at, refused=True)
         until_free = await self._observer.flush(now)
         if headers.wait is None and (spent := self._spent(headers)):
@@ -135,14 +143,14 @@ class AdaptiveRate:
         return day is not None and day.remaining is not None and day.remaining <= self._allowance.leave_daily
 
     async def flush(self) -> None:
-        """Pass the observations and successes of this process on to the others."""
+        """Publish the observations and successes of this process to the others."""
         await self._observer.flush(time.monotonic())
         if self._answers:
             self._answers = 0
             await self._call("answered")
 
     async def on_hold_ended(self, hold: Hold) -> None:
-        """Record that a probe ended a hold; after ten minutes of 429s, the quota was spent, and its day begins now."""
+        """Record that a probe ended a hold. After ten minutes of 429s, assume that the quota's day begins now."""
         if hold.reason is Reason.SLOW_DOWN and hold.age >= _DAY_LIKELY:
             await self._call("new_day")
 

@@ -9,8 +9,9 @@
 -- Answer: { is_first, failed }
 --   is_first  1 if the reported successes are the first in an hour
 --   failed    the IDs of the failed evaluations if this is an outage, else none. It is one if more than the share of the
---             window failed, or all evaluations of the last hour, at least three. The answer includes failures from a
---             little before the window, because successes of another process may be reported between them.
+--             window failed, at least ten. It is one, too, if the last three failed and none succeeded in an hour, or the
+--             last twenty failed and none succeeded in a minute. The answer includes failures from a little before the
+--             window, because successes of another process may be reported between them.
 
 redis.call('DEL', KEYS[2])
 

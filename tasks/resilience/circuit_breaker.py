@@ -60,7 +60,7 @@ class CircuitBreaker:
         account: name of the account.
         holds: places the hold of an outage.
         pause: the pause of this worker; None if this process counts as the only worker.
-        successes: successes that are not yet passed on to the other processes; shared by the accounts of a process.
+        successes: successes that are not yet published to the other processes; shared by the accounts of a process.
     """
 
     def __init__(
@@ -119,10 +119,10 @@ class CircuitBreaker:
         return hold is not None and hold.needs_probe
 
     async def flush(self) -> None:
-        """Pass the successes of this process on to the others.
+        """Publish the successes of this process to the others.
 
-        The first success of an account in an hour ends its hold for an outage: until then three failures were enough to
-        place one, and a failure takes less time than a success.
+        The first success of an account in an hour ends its hold for an outage. Until then, three failures were enough
+        to place one, and a failure takes less time than a success.
         """
         for window in [window for window, count in self._successes.items() if count]:
             is_first, _ = await self._report(window, "")

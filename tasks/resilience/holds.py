@@ -37,7 +37,7 @@ class Reason(enum.StrEnum):
     FORBIDDEN = "403"
     """RiskOS answers 403 for every evaluation: the key lacks the permission, or this address is not allowed."""
     NOT_ACTIVATED = "not_activated"
-    """RiskOS grants the account 0 requests a second: a production account that is not activated yet."""
+    """RiskOS grants the account 0 requests per second: a production account that is not activated yet."""
     SLOW_DOWN = "429"
     """RiskOS asks to slow down."""
     QUOTA = "quota"
@@ -55,7 +55,7 @@ class Reason(enum.StrEnum):
 
 
 def backfill_of(account: str) -> str:
-    """Return the scope of a hold of an account's backfill; live evaluations of the account go on."""
+    """Return the scope of a hold of an account's backfill; live evaluations of the account continue."""
     return account + _BACKFILL
 
 
@@ -240,5 +240,5 @@ def failures_key(window: str) -> str:
 
 
 async def forget_failures(redis: "Redis", scope: str) -> None:
-    """Forget the failures of a scope until now; they say nothing about what happens from now on."""
+    """Forget the failures of a scope until now, because they are not evidence about later attempts."""
     await redis.delete(failures_key(scope), failures_key(scope + UNEXPECTED))

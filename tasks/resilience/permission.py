@@ -67,7 +67,7 @@ class PermissionMonitor:
         self._answered: dict[str, None] = {}
 
     def record_answered(self, eval_id: str) -> None:
-        """Count an answer other than 403; ``flush`` and ``record_forbidden`` pass it on to the other processes."""
+        """Count an answer other than 403; ``flush`` and ``record_forbidden`` publish it to the other processes."""
         self._answers += 1
         self._answered.pop(eval_id, None)
         self._answered[eval_id] = None
@@ -91,7 +91,7 @@ class PermissionMonitor:
         return next((each for each in found if each != eval_id), None)
 
     async def flush(self) -> None:
-        """Pass the other answers on to the other processes."""
+        """Publish the answers other than 403 to the other processes."""
         if self._answers:
             await self._call()
 

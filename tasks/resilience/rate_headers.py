@@ -1,4 +1,4 @@
-"""Parse what the headers of a response say about the rate.
+"""Parse the rate limit headers of a response.
 
 RiskOS sends ``X-Ratelimit-Limit-Window``, ``-Remaining-Window``, ``-Limit-Day`` and ``-Remaining-Day``, and no reset.
 Other spellings are known: with ``-Reset``, with another window or none, without ``X-``, ``Retry-After`` and
@@ -28,7 +28,7 @@ _COUNT = re.compile(r"(\d{1,9})(?:\D.*)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class RateLimitWindow:
-    """What one response says about one window; None for each value that it does not give.
+    """One window in the rate limit headers of a response; values that they do not give are None.
 
     Attributes:
         seconds: length of the window; None if it has no name and its reset is more than a second away.
@@ -45,7 +45,7 @@ class RateLimitWindow:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitHeaders:
-    """What one response says about the rate.
+    """The rate limit headers of one response.
 
     Attributes:
         windows: the windows that it names, each at most once.
@@ -57,7 +57,7 @@ class RateLimitHeaders:
 
     @property
     def wait(self) -> float | None:
-        """Seconds to wait after a 429."""
+        """Seconds to wait after a 429; None if the headers do not say."""
         resets = [each.reset for each in self.windows if not each.remaining and each.reset is not None]
         return max(resets, default=None) if self.retry_after is None else self.retry_after
 
@@ -79,7 +79,7 @@ class RateLimitHeaders:
 
 
 def parse_rate_limit_headers(headers: Mapping[str, str], now: float) -> RateLimitHeaders:
-    """Return what the headers of a response say about the rate.
+    """Return the rate limit headers among the headers of a response.
 
     A time may be given as seconds, as an HTTP date, or as seconds or milliseconds since the epoch; RiskOS does not
     document which.

@@ -3,7 +3,7 @@
 -- Generic cell rate algorithm with reservation: a granted permit belongs to the caller, which waits until it is due and
 -- does not poll. All times are on Redis's clock, so the clocks of the workers do not matter.
 --
--- Redis's clock may be set back. A time further ahead than it can have been written then counts as the present.
+-- Redis's clock may be set back. A stored time that is further ahead than any valid one then counts as the present.
 --
 -- KEYS[1]  hold             HASH    reason, note, since, until, length, pause (ms): the account is on hold (see holds.lua)
 -- KEYS[2]  hold of queue    HASH    the same for the queue of the caller: the account's backfill, or the account again
@@ -35,7 +35,7 @@
 redis.call('DEL', KEYS[6])
 
 -- Permits are spaced for 97 % of the rate, so a request may be 30 ms late without exceeding the rate in any second. Two
--- workers at 50/s on a busy machine used 93 to 96 % of it, with at most 0.07 % of 429s; with 0.98, 84 and 94 %.
+-- workers at 50/s on a busy machine used 93 to 96 % of it, with at most 0.07 % of 429s. With 0.98 they used 84 and 94 %.
 local RATE_MARGIN = 0.97
 local DAY = 24 * 60 * 60 * 1000
 -- A reduced rate recovers by 1 % of the full rate per second, and is never below 5 % of it.
@@ -51,7 +51,7 @@ local NEAR = 1000000
 -- If a backfill permit is due within this time, no second call is needed, because the round trip takes as long.
 local SOON = 5000
 local PROBE_LEASE = 60 * 1000
--- Clocks may differ by this much, such as after a failover, without one having been set.
+-- Clocks may differ by this much, for example after a failover, even if none was set.
 local CLOCK_STEP = 5 * 1000
 -- The request that finds out whether RiskOS's day is over may take this long; then another one is sent.
 local LOOK_LEASE = 10 * 1000
@@ -144,7 +144,7 @@ local function day_of_headers(quota, leave)
   return quota, to_number(left), look_at - now_ms <= LONGEST_LOOK and look_at or 0
 end
 
--- Place a hold on the queue; if it has one that waits for its probe, only prolong that one.
+-- Place a hold on the queue; if it has one that waits for its probe, only extend that one.
 local function hold_for_quota(until_, note)
   local has_hold = redis.call('EXISTS', KEYS[2]) == 1
   redis.call('HSET', KEYS[2], 'until', string.format('%.0f', until_), 'length', string.format('%.0f', until_ - now_ms))
@@ -294,7 +294,7 @@ function verbs.release(age)
 end
 
 -- wait (ms that RiskOS asked for, -1 for none), 1 if it grants nothing, successes since the last call,
--- window_wait (ms until its window has room again according to its headers, -1 for unknown)
+-- window_wait (ms until its window grants requests again according to its headers, -1 for unknown)
 -- -> { reason of the hold to place, its milliseconds or 0 if only a probe can end it }
 function verbs.rate_limited(wait, is_blocked, successes, window_wait)
   local limited_at, row, lately = unpack(redis.call('HMGET', KEYS[5], 'limited_at', 'row', 'lately'))

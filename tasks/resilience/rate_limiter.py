@@ -183,7 +183,7 @@ class RateLimiter:
                     patience -= seconds
                     await self._sleep(seconds)
                 case Wait(seconds, next_verb):
-                    # While nothing is reserved, sleep for short times: Redis's clock may be set and the rate raised.
+                    # While nothing is reserved, sleep only briefly: Redis's clock may be set, or the rate raised.
                     await self._sleep(min(seconds, _MAX_SLEEP_SECONDS) if next_verb == verb else seconds)
                     verb = next_verb
                 case Granted(seconds, is_probe):

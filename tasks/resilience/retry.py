@@ -82,13 +82,13 @@ class DeadLetterNow:
 
 
 RetryVerdict = RetryLater | AwaitHold | Release | DeadLetterNow
-"""What becomes of an evaluation whose attempt failed."""
+"""The next step for an evaluation whose attempt failed."""
 
 
 def retry_quickly(policy: RetryPolicy) -> AsyncRetrying:
     """Return the loop around one request: exponential pauses with full jitter, limited in requests and in time.
 
-    A probe is not repeated; if it fails, the hold goes on.
+    A probe is not repeated; if it fails, the hold continues.
     """
     return AsyncRetrying(
         retry=retry_if_exception(_is_worth_a_quick_retry),
@@ -105,11 +105,11 @@ def _is_worth_a_quick_retry(error: BaseException) -> bool:
 
 
 def decide(error: Exception, job: Job, policy: RetryPolicy, fault: Fault) -> RetryVerdict:
-    """Return what becomes of an evaluation whose attempt was stopped by an error.
+    """Return the next step for an evaluation whose attempt was stopped by an error.
 
     Waiting for the account costs no attempt, and neither does a fault of a service or a machine. A 403 costs what its
-    charge says. Any error other than an ``ArchiveError`` is a bug in this program; it is treated like one that another
-    attempt may help, so that no evaluation is lost by it.
+    charge says. Any error other than an ``ArchiveError`` is a bug in this program. It is treated like a
+    ``RetryableError``, so that no evaluation is lost because of it.
     """
     if fault is Fault.SERVICE or isinstance(error, BlockedError):
         return AwaitHold()
@@ -140,7 +140,7 @@ def check_workers_lost(job: Job, policy: RetryPolicy) -> None:
 
 
 def failure_of(error: Exception) -> Failure:
-    """Return what the ledger keeps of an error: only texts of this program."""
+    """Return the ledger's record of an error, which contains only texts of this program."""
     status = error.status if isinstance(error, RetryableError | Forbidden) else None
     request_id = error.request_id if isinstance(error, ArchiveError) else None
     return Failure(cause=cause_of(error), why=message_of(error), status=status, request_id=request_id)

@@ -1,7 +1,8 @@
 -- Estimate how much of an account's rate and day others use, from the requests that RiskOS's answers say are left.
 --
--- An answer says how many requests its window has counted. Those beyond our own permits in that window are the
--- neighbour's. RiskOS's window may slide, or begin at fixed times of its clock: see find_boundary.
+-- An answer says how many requests its window has counted. Those beyond our own permits in that window come from the
+-- neighbour, which stands for all other clients of the key. RiskOS's window may slide, or begin at fixed times of its
+-- clock: see find_boundary.
 --
 -- KEYS[1]  window  HASH    length: of the window (ms); 0, 1, ...: "bin:permits:latest", a ring of short bins of our
 --                          permits by the time they are due, the latest in microseconds (see rate_limiter.lua);
@@ -21,7 +22,7 @@
 redis.call('DEL', KEYS[5])
 
 local BINS, RING, SMOOTHED = 20, 400, 10
--- Permits are due within ten seconds; at less than one request in five seconds, some more.
+-- Permits are due within ten seconds, or a little later at less than one request in five seconds.
 local CLOCK_STEP, FURTHEST = 5 * 1000, 60 * 1000
 -- The granted rate is used for ten minutes.
 local VALID = 10 * 60 * 1000
@@ -55,7 +56,7 @@ end
 
 local NUMBERS = { length = true, earliest = true, latest = true, agreed = true, waited = true }
 
--- Forget times further ahead than they can have been written: Redis's clock was set back.
+-- Forget stored times that are further ahead than any valid one, because Redis's clock was set back.
 local function forget_future()
   local known = length > 0 and length or 1000
   for i = 0, SMOOTHED do

@@ -1,4 +1,4 @@
-"""Observe in RiskOS's responses how much of an account's rate and day others use that have the same key."""
+"""Observe in RiskOS's responses how much of an account's rate and day other clients of its key use."""
 
 import importlib.resources
 
@@ -14,7 +14,7 @@ _UNKNOWN = -1
 
 
 class WindowObserver:
-    """Collects how many requests the responses say are left, for the estimate that all processes share in Redis.
+    """Collects the numbers of requests left in responses, for the estimate that all processes share in Redis.
 
     Times are in seconds of a monotonic clock.
 

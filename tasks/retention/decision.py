@@ -21,7 +21,7 @@ class Clocks:
 
     Attributes:
         archived: day on which it was archived; for a captured image, the first one of its kind.
-        captured: day on which RiskOS captured it, as an event or a producer said; None if that is unknown.
+        captured: day on which RiskOS captured it, according to an event or a producer; None if unknown.
         events: the record that counts for each event of its evaluation.
     """
 
@@ -32,13 +32,13 @@ class Clocks:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the schedule says about one document.
+    """The schedule's decision about one document.
 
     Attributes:
         rule: the rule that decides; None if no rule matches, so that the document is kept.
         started: day on which its clock started; None if it has not, so that the document is kept.
         ends: first day after its period; None if there is none.
-        due: first day on which it may be disposed of: ``ends``, or later because of the grace after a report.
+        due: first day on which it may be disposed of: ``ends``, or later because of the grace period after a report.
     """
 
     rule: Rule | None = None
@@ -55,7 +55,7 @@ class Decision:
         return self._has_ended(today) and self.rule is not None and self.rule.then is Action.REVIEW
 
     def stands_against_erasure(self, today: date) -> bool:
-        """Return whether a duty to keep the document stands against a request to erase it."""
+        """Return whether a duty to keep the document prevents its erasure."""
         if self.rule is None or self.rule.keep is Keep.MAY:
             return False
         return self.ends is None or today < self.ends
@@ -75,7 +75,7 @@ class Decision:
 
 
 def decide(schedule: Schedule, facts: DocumentFacts, clocks: Clocks) -> Decision:
-    """Return what the schedule says about a document."""
+    """Return the schedule's decision about a document."""
     rule = schedule.find_rule(facts)
     if rule is None or rule.clock is None or not isinstance(rule.keep_for, Period):
         return Decision(rule)
@@ -96,7 +96,7 @@ def decide(schedule: Schedule, facts: DocumentFacts, clocks: Clocks) -> Decision
 def decide_held(
     schedule: Schedule, manifest: Manifest, document: DocumentRecord, events: Mapping[str, EventRecord]
 ) -> Decision:
-    """Return what the schedule says about a document that the archive holds."""
+    """Return the schedule's decision about a document that the archive holds."""
     archived_at = document.archived_at or manifest.archived_at
     return decide(
         schedule,
@@ -106,7 +106,7 @@ def decide_held(
 
 
 def make_facts(manifest: Manifest, kind: str, name: str) -> DocumentFacts:
-    """Return what rules may match of a document with this kind and name in its bundle."""
+    """Return the facts that rules may match, for a document with this kind and name in its bundle."""
     restricted = {"restricted": manifest.restricted.reason.value} if manifest.restricted else {}
     return DocumentFacts(
         kind=kind,

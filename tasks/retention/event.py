@@ -51,7 +51,7 @@ def parse_event(text: str, events: Collection[str]) -> str:
     """Return the name of an event, which has to be one of those that the schedule knows.
 
     Raises:
-        ValueError: it is not; the message never quotes it.
+        ValueError: it is not one of them; the message never quotes it.
     """
     if text not in events:
         known = f"expected {' or '.join(sorted(events))}" if events else "none of its clocks starts with an event"
@@ -130,7 +130,7 @@ async def read_events(
 async def record_event(
     bucket: Bucket, evaluation: Evaluation, report: EventReport, now: dt.datetime
 ) -> EventRecord | None:
-    """Record an event; return the new record, or None if the archive already says the same.
+    """Record an event; return the new record, or None if the archive already has the same date.
 
     Raises:
         IntegrityError: an earlier record is damaged.

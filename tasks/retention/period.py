@@ -37,7 +37,7 @@ class Period:
         return period
 
     def first_day_after(self, start: date) -> date:
-        """Return the first day that lies wholly after the period, if it begins at any time of the first day.
+        """Return the first day that lies completely after the period, at whatever time of its first day it begins.
 
         A day that a month does not have becomes the first day of the next month: a year after February 29 ends with
         March 1. So no period ends early.

@@ -48,7 +48,7 @@ Words = Annotated[frozenset[str], BeforeValidator(_as_words)]
 
 
 class Keep(enum.StrEnum):
-    """Whether a rule is a duty to keep, which stands against a request to erase."""
+    """Whether a rule is a duty to keep, which prevents an erasure."""
 
     MUST = "must"
     MAY = "may"
@@ -64,7 +64,7 @@ class Action(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class DocumentFacts:
-    """What rules may match of a document.
+    """The facts about a document that rules may match.
 
     Attributes:
         kind: its kind.
@@ -221,7 +221,7 @@ class Schedule(BaseModel):
         return next((rule for rule in self.rule if rule.matches(facts)), None)
 
     def find_overlaps(self) -> list[tuple[Rule, Rule]]:
-        """Return the pairs of rules that may match the same document and say something else about it."""
+        """Return the pairs of rules that may match the same document and decide differently about it."""
         said = {rule.name: tuple(getattr(rule, name) for name in _SAID) for rule in self.rule}
         return [
             (first, second)
@@ -231,7 +231,7 @@ class Schedule(BaseModel):
         ]
 
     def most_evaluations(self, total: int) -> int:
-        """Return how many evaluations an unattended run may dispose of.
+        """Return how many evaluations an unattended run may dispose of; a share allows at least 100.
 
         Args:
             total: number of evaluations in the archive.
@@ -254,7 +254,7 @@ def load_schedule(settings: Settings) -> Schedule | None:
 
 
 def read_schedule(file: Path) -> Schedule:
-    """Return the schedule in a file; raises as ``load_schedule``."""
+    """Return the schedule in a file; raise as ``load_schedule``."""
     try:
         with file.open("rb") as opened:
             data = opened.read(MAX_BYTES + 1)

@@ -1,4 +1,4 @@
-"""Request documents of one account with a permit, and obey what RiskOS says about the account.
+"""Request documents of one account with permits, and place the holds that follow from RiskOS's answers.
 
 Quick retries are made here, so each of them needs a permit like any other request.
 """
@@ -71,10 +71,10 @@ class RiskOSClient:
         raise AssertionError("the loop ends by returning or raising")
 
     async def explain(self, evaluation: Evaluation, job: Job) -> tuple[Evidence, ...]:
-        """Return what RiskOS's record of an evaluation says about its missing documents.
+        """Return the evidence about missing documents in RiskOS's record of an evaluation.
 
-        The request takes a permit and counts towards the quota like any other. No answer to it holds the account: with
-        the same key RiskOS has just answered for the documents, and the record only explains that answer.
+        The request takes a permit and counts towards the quota like any other. A 401 or 403 does not hold the account,
+        because RiskOS has just answered for the documents with the same key, and the record only explains that answer.
 
         Raises:
             ArchiveError: RiskOS does not give the record, or the account has to wait.
@@ -149,7 +149,7 @@ class RiskOSClient:
         return wait
 
     async def _obey_headers(self, response: Response[object]) -> None:
-        """Adapt the rate to what the headers of a response say; the response also ends a row of 429s."""
+        """Adapt the rate to the headers of a response; the response also ends a series of 429s."""
         self.adaptive_rate.on_success()
         held_for = await self.adaptive_rate.on_headers(response.headers, response.sent_at, time.monotonic())
         self.rate_limiter.set_hold(self.account.name, held_for)
@@ -177,7 +177,7 @@ class RiskOSClient:
             await self.adaptive_rate.on_hold_ended(hold)
 
     async def _judge_forbidden(self, evaluation: Evaluation, job: Job, *, is_probe: bool) -> ArchiveError:
-        """Return the error for a 403: the account's, or the evaluation's with what it costs."""
+        """Return the error for a 403: one of the account, or one of the evaluation with its charge."""
         hold = await self.holds.get(self.account.name) if is_probe else None
         if hold and hold.reason is not Reason.FORBIDDEN:
             await self._end_hold()  # RiskOS accepts the key, and answers

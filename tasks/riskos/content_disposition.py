@@ -45,7 +45,7 @@ def names_other_evaluation(disposition: str, eval_id: str) -> bool:
         digits = _decode(value).lower()
         if not _ID.search(digits.replace(eval_id, "/")):
             continue
-        # Compiled for each evaluation, which costs as much as the rest of its headers: only if it is written otherwise.
+        # Compiling this costs as much as parsing the other headers, so it is done only if another form or ID is left.
         own = re.compile(_SEPARATOR.join(eval_id.split("-")))
         # Remove this evaluation's ID first: in "doc_{ID}_document", the characters around it are hex digits, too.
         if _ID.search(_HASH.sub("/", own.sub("/", digits))):

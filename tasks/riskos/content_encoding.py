@@ -60,14 +60,15 @@ _DECODERS: Mapping[str, Callable[[bytes], _BodyDecoder]] = {
 def decode_body(chunks: AsyncIterator[bytes], content_encodings: Sequence[str]) -> AsyncIterator[bytes]:
     """Return the chunks of a body, decoded.
 
-    Decoding ends at a coding that is not known here. A bundle is recognised by its bytes.
+    Decoding ends at a coding that is not known here. A bundle is recognized by its bytes.
 
     Args:
         chunks: the body as it arrives.
         content_encodings: the values of all ``Content-Encoding`` headers, in order.
 
     Raises:
-        ConnectionFailed: the body is damaged or cut short, or names too many codings.
+        ConnectionFailed: the headers name too many codings. Reading the chunks raises it if the body is damaged or cut
+            short.
     """
     named = [each.strip().lower() for value in content_encodings for each in value.split(",")]
     codings = [each for each in reversed(named) if each not in {"", "identity"}]

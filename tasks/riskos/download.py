@@ -127,6 +127,7 @@ async def download(
         ConnectionFailed: no complete response arrived.
         UnexpectedAnswer: a redirect, a page, another evaluation's bundle.
         BundleTooLarge: the bundle is larger than the options allow.
+        SpoolError: the bundle could not be spooled to disk.
     """
     async with _get(http, evaluation.url(account.url), account, options) as received:
         result = received.denial or await _read_result(received, evaluation, options, handling)
@@ -154,7 +155,7 @@ async def check_access(
 ) -> Response[Denial | None]:
     """Send the request of ``download``, but read only the status and the headers of the response.
 
-    For the statuses 200, 400 and 404, there is no result.
+    For the statuses 200, 400 and 404, the result is None.
 
     Raises:
         ArchiveError: as ``download`` for the other statuses.

@@ -23,7 +23,7 @@ _GZIP_OR_ZLIB = zlib.MAX_WBITS | 32
 _PADDING = "\ufeff\0\ufffd \t\r\n"
 # Objects become tuples of pairs, so that a repeated name keeps all its values; long numbers are read as floats.
 _DECODER = json.JSONDecoder(object_pairs_hook=tuple, parse_int=float, strict=False)
-# Names of fields by which other software is known; it may have a text in the same field as RiskOS.
+# Names of fields that identify other software, which may put a text into the same field as RiskOS.
 _FOREIGN = (
     {"timestamp", "path"},  # Spring Boot
     {"title"},  # problem details (RFC 9457)

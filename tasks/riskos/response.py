@@ -1,4 +1,4 @@
-"""RiskOS's response to a request: what it delivers, or why it refuses, and what its headers say about the rate."""
+"""RiskOS's response to a request: the result or the refusal, and the rate limit headers."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -17,8 +17,8 @@ class Response(Generic[_Result_co]):
     """RiskOS's response to one request.
 
     Attributes:
-        result: what was requested, or a ``Denial``: the status 429, 401 or 403.
-        headers: what its headers say about the rate.
+        result: the requested result, or a ``Denial`` for the status 429, 401 or 403.
+        headers: its rate limit headers.
         sent_at: when the request was sent, in seconds of a monotonic clock.
     """
 
@@ -35,7 +35,7 @@ class Bundle:
         filename: the name that RiskOS gave it, or None.
         data: its bytes, in memory or mapped.
         sha256: their hash.
-        size: how many there are.
+        size: number of bytes.
         request_id: RiskOS's ID of the request, or None.
     """
 
@@ -53,7 +53,7 @@ class NoBundle:
     Attributes:
         outcome: ``no_documents``, ``not_found`` or ``rejected``.
         status: the HTTP status.
-        message: what RiskOS said, cut to 500 characters.
+        message: RiskOS's message, cut to 500 characters.
         request_id: RiskOS's ID of the request, or None.
     """
 
@@ -69,7 +69,7 @@ class WithheldBundle:
 
     Attributes:
         size: its bytes.
-        documents: how many files its directory lists; None if its end does not say.
+        documents: how many files its directory lists; None if the directory could not be read.
         request_id: RiskOS's ID of the request, or None.
     """
 

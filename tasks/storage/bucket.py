@@ -41,7 +41,7 @@ _WRITE_RIGHTS = "s3:PutObject and s3:PutObjectTagging"
 
 
 class AlreadyExists(Exception):  # an answer rather than an error
-    """The store says that the object of a create-only write exists already; that alone proves nothing."""
+    """The store reports that the object of a create-only write exists already; that alone proves nothing."""
 
 
 class WriteUnconfirmed(StorageError):
@@ -107,7 +107,7 @@ class Bucket(Protocol):
         """
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
-        """Replace the version of an object that was read, or create the object if it did not exist (None).
+        """Replace the version of an object that has this ETag, or create the object if ``etag`` is None.
 
         Raises:
             ManifestChanged: the object has changed since it was read, or may have changed.
@@ -253,7 +253,7 @@ class S3Bucket:
         raise WriteUnconfirmed("create", "it was written in parts")
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
-        """Replace the version of an object that was read, or create the object if it did not exist (None)."""
+        """Replace the version of an object that has this ETag, or create the object if ``etag`` is None."""
         try:
             with _translated("replace"):
                 mode = {"e_tag": etag} if etag else "create"

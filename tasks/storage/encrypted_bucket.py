@@ -30,7 +30,7 @@ class EncryptedBucket:
         await self._bucket.create(key, await self._encrypt(key, data), attributes)
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
-        """Seal an object and replace the version that was read, or create it if it did not exist (None)."""
+        """Seal an object and replace the version that has this ETag, or create it if ``etag`` is None."""
         await self._bucket.replace(key, bytes(await self._encrypt(key, data)), attributes, etag)
 
     async def read(self, key: str, max_bytes: int | None = None) -> StoredObject | None:

@@ -1,4 +1,4 @@
-"""The list of a run whose evaluations `run` or `enqueue --run` queued directly; `report` reads it."""
+"""Store the list of a run whose evaluations `run` or `enqueue --run` queued directly; `report` reads it."""
 
 import hashlib
 from collections.abc import Iterable, Sequence

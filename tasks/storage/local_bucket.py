@@ -49,7 +49,7 @@ class LocalBucket:
             await _run_to_completion(self._create, key, data)
 
     async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:  # noqa: ARG002
-        """Replace the version of an object that was read, or create the object if it did not exist (None)."""
+        """Replace the version of an object that has this ETag, or create the object if ``etag`` is None."""
         async with guarded_write(key, limited=False):
             await _run_to_completion(self._replace, key, data, etag)
 
@@ -104,7 +104,7 @@ class LocalBucket:
                     yield ListedObject(key, status.st_size, status.st_mtime)
 
     async def remove(self, keys: Iterable[str]) -> bool:
-        """Remove objects, and folders that are empty then; return False if the system does not allow it.
+        """Remove objects, and folders that become empty; return False if the system does not allow it.
 
         A worker calls it for objects that it wrote while their evaluation was erased. In S3, workers may not delete.
         """
@@ -146,7 +146,7 @@ class LocalBucket:
                 current = self._read(key)
                 if (current.etag if current else None) != etag:
                     raise ManifestChanged
-                # A process that was killed here left a file of this name; the lock excludes all others.
+                # A process that was killed here may have left a file of this name; the lock excludes other processes.
                 temporary = path.with_name(_TEMPORARY)
                 temporary.unlink(missing_ok=True)
                 link_to(temporary)

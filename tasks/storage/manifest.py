@@ -118,7 +118,7 @@ class Manifest(ArchiveRecord):
 
     @property
     def manifest_outcome(self) -> ManifestOutcome:
-        """The outcome of the evaluation, or that it was erased, or that all its documents were disposed of."""
+        """The outcome of the evaluation, or ``erased``, or ``disposed`` if all its documents were disposed of."""
         if self.erased:
             return ManifestOutcome.ERASED
         # The bundle may hold more documents than were disposed of; once a kind is erased, it is not kept.
@@ -131,7 +131,7 @@ class Manifest(ArchiveRecord):
 
     @property
     def source_status(self) -> SourceStatus:
-        """What RiskOS had when it was last asked, as far as the manifest says so."""
+        """Which documents RiskOS had when it was last asked; unknown if the manifest does not record it."""
         return self.source.status if self.source else SourceStatus.UNKNOWN
 
     @property
@@ -187,7 +187,7 @@ class Manifest(ArchiveRecord):
         return self.model_copy(update={"bundle": bundle, "quarantined": (bundle,) if bundle else ()})
 
     def find_matters(self, kinds: Collection[str]) -> tuple[str, ...]:
-        """Return the legal holds under which documents of some kinds are."""
+        """Return the legal holds that cover documents of some kinds."""
         return tuple(
             each for each in self.matters if not (limits := self.matter_kinds.get(each)) or set(limits) & set(kinds)
         )
@@ -274,12 +274,12 @@ class StoredManifest:
 
 @cache
 def archiver() -> str:
-    """Return program and version, as manifests name them; cached, because the version is searched for on disk."""
+    """Return program and version, as manifests name them; cached, because the version is looked up on disk."""
     return f"docv-archive {version('docv-archive')}"
 
 
 def utc_now() -> str:
-    """Return the time in the format of manifests."""
+    """Return the current time in the format of manifests."""
     return format_utc(time.time())
 
 

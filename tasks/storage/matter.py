@@ -121,7 +121,7 @@ async def read_matter(bucket: Bucket, matter: str) -> MatterRecord | None:
 
 
 async def begin_release(bucket: Bucket, matter: str, reason: str, by: str) -> MatterRecord | None:
-    """Record that a release has begun, from which on nothing can be added; an earlier one keeps its reason.
+    """Record that a release has begun, after which nothing can be added; an earlier one keeps its reason.
 
     Returns:
         The record, or None if there is no such matter.
@@ -138,7 +138,7 @@ async def begin_release(bucket: Bucket, matter: str, reason: str, by: str) -> Ma
 
 
 async def complete_release(bucket: Bucket, matter: str) -> MatterRecord | None:
-    """Record that no evaluation is under a matter any more; returns and raises as ``begin_release``."""
+    """Record that no evaluation is under a matter any more; return and raise as ``begin_release``."""
     return await _update(
         bucket,
         matter,
@@ -165,7 +165,7 @@ async def _update(bucket: Bucket, matter: str, change: Callable[[MatterRecord], 
 
 
 async def list_matters(bucket: Bucket) -> AsyncIterator[MatterRecord]:
-    """Yield every matter, in the order of their names; raises as ``read_matter``."""
+    """Yield every matter, in the order of their names; raise as ``read_matter``."""
     async for some in bucket.list_objects(HOLDS):
         for name in (key[1] for key in map(_RECORD_KEY.fullmatch, (each.key for each in some)) if key):
             if record := await read_matter(bucket, name):
@@ -200,7 +200,7 @@ async def record_addition(
 
 
 async def read_additions(bucket: Bucket, matter: str, environment: str) -> AsyncIterator[AdditionRecord]:
-    """Yield what was added to a matter, the oldest first.
+    """Yield the additions to a matter, the oldest first.
 
     Raises:
         IntegrityError: a record is damaged.
@@ -214,9 +214,9 @@ async def read_additions(bucket: Bucket, matter: str, environment: str) -> Async
 
 
 async def find_recorded_matters(bucket: Bucket, evaluation: Evaluation) -> tuple[str, ...]:
-    """Return the matters under which an evaluation may be according to these records, without its manifest.
+    """Return the matters that may cover an evaluation according to these records, without its manifest.
 
-    Every addition to every matter is read, so ask the manifest first.
+    This reads every addition to every matter that is not released, so check the manifest first.
 
     Raises:
         IntegrityError: a record is damaged.

@@ -53,7 +53,7 @@ async def amend(
     change: Callable[[Manifest], Manifest | None],
     tags: Mapping[str, str] | None = None,
 ) -> Manifest | None:
-    """Write a changed manifest as the next revision, on top of what workers write meanwhile.
+    """Write a changed manifest as the next revision, on top of revisions that workers write meanwhile.
 
     Args:
         change: returns the changed manifest, or None if nothing is to be changed; called again after a conflict.
@@ -182,7 +182,7 @@ def _leave_out_erased(before: Manifest, manifest: Manifest) -> Manifest:
 
 
 def _keep_disposals(marker: Manifest, manifest: Manifest) -> Manifest:
-    """Return the first manifest after an erasure, without documents of which a rule had disposed before it."""
+    """Return the first manifest after an erasure, without documents that a rule had disposed of before it."""
     known = {each.sha256 for each in marker.disposed}
     due_on_arrival = (each for each in manifest.disposed if each.sha256 not in known)
     had_some = known and manifest.source_status is SourceStatus.NONE
@@ -196,7 +196,7 @@ def _keep_disposals(marker: Manifest, manifest: Manifest) -> Manifest:
 
 
 def _source_of_rest(before: Manifest, rest: Manifest) -> SourceRecord | None:
-    """Return what RiskOS had of the documents that are left; without documents, whether it had any stays."""
+    """Return the source record for the documents that are left; without any, it still says whether RiskOS had some."""
     has_fewer = len(rest.documents) < len(before.documents)
     if not has_fewer or rest.source_status not in {SourceStatus.PRESENT, SourceStatus.PARTLY_GONE}:
         return rest.source

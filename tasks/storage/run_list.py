@@ -158,6 +158,7 @@ async def store_run_list(  # noqa: PLR0913  # the facts of a list are keyword-on
     Raises:
         RunTaken: another list has this name.
         RunCancelled: the run was cancelled, and ``again`` is False.
+        IntegrityError: the stored list is damaged.
         StorageError: the list may not be in the archive.
     """
     wanted = RunList(
@@ -375,7 +376,7 @@ async def _store_chunks(bucket: Bucket, made: RunList, lines: Iterable[str]) -> 
 
 
 async def store_chunk(bucket: Bucket, environment: str, run: str, lines: Sequence[str]) -> Chunk:
-    """Store lines of a list, at most ``CHUNK_SIZE``, in the archive."""
+    """Store lines of a list, at most ``CHUNK_SIZE``, in the archive; return their chunk."""
     # The gzip header contains no time, so the same IDs give the same bytes.
     data = gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
     sha256 = hashlib.sha256(data).hexdigest()

@@ -113,7 +113,7 @@ def dispatched(queue: str, evaluations: int) -> None:
 
 
 def hold_started(what: str, reason: str, note: str, left: float) -> None:
-    """Log a hold that this process has noticed."""
+    """Log a hold that this process has detected."""
     _log.warning("hold.started", what=what, reason=reason, note=note, left=round(left, 1))
 
 

@@ -29,29 +29,29 @@ class SpanKind(enum.Enum):
 
 
 class _Switch:
-    """The tracer of this process; None makes no spans."""
+    """The tracer of this process; None to create no spans."""
 
     tracer: "Tracer | None" = None
 
 
 def use(tracer: "Tracer | None") -> None:
-    """Make spans with this tracer from now on; None makes none."""
+    """Create spans with this tracer from now on; create none if it is None."""
     _Switch.tracer = tracer
 
 
 def is_on() -> bool:
-    """Return whether this process makes spans."""
+    """Return whether this process creates spans."""
     return _Switch.tracer is not None
 
 
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, *, answers: tuple[type[BaseException], ...] = (), **facts: Fact
 ) -> AbstractContextManager[None]:
-    """Make a part of the work a span for as long as the block lasts.
+    """Record the block as a span.
 
     Args:
-        name: of the part.
-        answers: exceptions that are answers, so that the span has not failed.
+        name: name of the span.
+        answers: exceptions that are normal answers, so that the span has not failed.
         facts: numbers and fixed words.
     """
     if not _Switch.tracer:
@@ -60,11 +60,11 @@ def span(
 
 
 def s3_request(operation: str, answers: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
-    """Make a request to S3 a span, named as OpenTelemetry's conventions for AWS name it.
+    """Record a request to S3 as a span, named by OpenTelemetry's conventions for AWS.
 
     Args:
-        operation: as in S3's API, such as ``PutObject``.
-        answers: exceptions that are answers, so that the request has not failed.
+        operation: name of the operation in S3's API, such as ``PutObject``.
+        answers: exceptions that are normal answers, so that the request has not failed.
     """
     if not _Switch.tracer:
         return contextlib.nullcontext()
@@ -73,12 +73,12 @@ def s3_request(operation: str, answers: tuple[type[BaseException], ...] = ()) ->
 
 
 def http_request(method: str, route: str | None, traceparent: str | None) -> AbstractContextManager[None]:
-    """Make the answer to an HTTP request a span within the caller's trace.
+    """Record the handling of an HTTP request as a span within the caller's trace.
 
     Args:
-        method: of the request, or ``_OTHER`` if it is not a known one.
-        route: pattern that matched; None if none did. The path itself may hold anything.
-        traceparent: as the caller sent it.
+        method: method of the request, or ``_OTHER`` if it is not a known one.
+        route: the route that matched; None if none did. The path itself may contain anything.
+        traceparent: header of that name, as the caller sent it.
     """
     if not _Switch.tracer:
         return contextlib.nullcontext()
@@ -91,7 +91,7 @@ def http_request(method: str, route: str | None, traceparent: str | None) -> Abs
 
 
 def accept(queue: str, evaluations: int) -> AbstractContextManager[None]:
-    """Make the acceptance of evaluations a span; attempts at them lead back to it."""
+    """Record the acceptance of evaluations as a span; the spans of their attempts refer to it."""
     if not _Switch.tracer:
         return contextlib.nullcontext()
     facts = _messaging("accept", "create", queue) | _attributes({"queue": queue, "evaluations": evaluations})
@@ -101,7 +101,7 @@ def accept(queue: str, evaluations: int) -> AbstractContextManager[None]:
 
 
 def process_message(traceparent: str | None, *, queue: str, evaluations: int) -> AbstractContextManager[None]:
-    """Make the reading of a producer's message a span within the producer's trace."""
+    """Record the processing of a producer's message as a span within the producer's trace."""
     if not _Switch.tracer:
         return contextlib.nullcontext()
     facts = _messaging("process", "process", queue) | _attributes({"queue": queue, "evaluations": evaluations})
@@ -109,13 +109,13 @@ def process_message(traceparent: str | None, *, queue: str, evaluations: int) ->
 
 
 def attempt(accepted: str | None, *, queue: str, alone: bool, **facts: Fact) -> AbstractContextManager[None]:
-    """Make an attempt a span that leads back to the acceptance of its evaluation.
+    """Record an attempt as a span that refers to the acceptance of its evaluation.
 
     Args:
         accepted: ``traceparent`` of the acceptance.
-        queue: that the evaluation came on.
-        alone: whether both are one trace, as for live evaluations. A backfill would make one trace of thousands of
-            attempts: there each attempt is a trace of its own, with a link.
+        queue: queue that the evaluation came from.
+        alone: whether both are one trace, as for live evaluations. The trace of a backfill would have thousands of
+            attempts, so each attempt of a backfill is its own trace with a link.
         facts: numbers and fixed words.
     """
     if not _Switch.tracer:
@@ -143,16 +143,16 @@ def set_attributes(attributes: Mapping[str, str | int]) -> None:
 
 
 def set_request(method: str, url: str) -> None:
-    """Add to the current span which server is asked; the rest of the URL is not recorded."""
+    """Add the method and the server of a request to the current span; the rest of the URL is not recorded."""
     if _Switch.tracer:
         set_attributes({"http.request.method": method, "server.address": urlsplit(url).hostname or ""})
 
 
 def record_failure(error_type: str, **facts: Fact) -> None:
-    """Let the current span end as failed.
+    """Mark the current span as failed.
 
     Args:
-        error_type: class of the error, or the status that was answered.
+        error_type: class of the error, or the status of the response.
         facts: numbers and fixed words.
     """
     if _Switch.tracer:
@@ -220,7 +220,7 @@ def _attributes(facts: Mapping[str, Fact]) -> dict[str, str | int]:
 
 
 def _extract(traceparent: str | None) -> "Context":
-    """Return the context that a traceparent names; the empty one, which begins a trace, if it is not valid."""
+    """Return the context of a traceparent, or an empty one, which begins a new trace, if it is not valid."""
     from opentelemetry.context import Context  # noqa: PLC0415
 
     return _propagator().extract({"traceparent": traceparent or ""}, Context())  # type: ignore[no-any-return]

@@ -9,7 +9,7 @@ Buffer: TypeAlias = bytes | memoryview
 """Bytes in memory, or a view of bytes in memory or in a mapped file."""
 
 _DROP_EVERY = 1 << 20
-# Linux only; other systems choose themselves when to drop pages.
+# Linux only; other systems decide themselves when to drop pages.
 _NOT_NEEDED: int | None = getattr(mmap, "MADV_DONTNEED", None)
 
 
@@ -17,7 +17,7 @@ class Store(Protocol):
     """A store that appends contents and returns all of them as one buffer."""
 
     def put(self, chunks: Iterable[Buffer]) -> tuple[int, int]:
-        """Append a content and return its start and end offsets."""
+        """Append the content of a file, and return its start and end offsets."""
 
     def mapped(self) -> memoryview:
         """Return all appended contents as one view."""
