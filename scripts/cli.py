@@ -102,7 +102,7 @@ _RETENTION = {
 }
 
 _UNLOGGED = frozenset(("demo", "doctor", "serve", "settings", "simulate", "status", "worker"))
-"""Commands that show or change no evaluation, so that they are not in the access log."""
+"""Commands that neither show nor change a single evaluation, so the access log does not have them."""
 
 
 def _logged(arguments: Sequence[str]) -> contextlib.AbstractContextManager[dict[str, object]]:

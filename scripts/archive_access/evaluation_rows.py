@@ -1,4 +1,4 @@
-"""Rows about evaluations, from their manifests in the archive alone."""
+"""Make a row for each evaluation, from its manifest in the archive only."""
 
 import asyncio
 import hashlib
@@ -64,7 +64,7 @@ class EvaluationRow:
 
     @property
     def is_ok(self) -> bool:
-        """Whether no person needs to look at it."""
+        """Whether the outcome needs no attention."""
         is_intended = self.outcome in {PRESENT, ERASED, DISPOSED}
         return is_intended or (self.outcome != MISSING and Outcome(self.outcome).ok)
 
@@ -79,7 +79,7 @@ class EvaluationRow:
         return self.outcome == MISSING and self.manifest is not None
 
     def as_json(self) -> dict[str, object]:
-        """Return the row as JSON has it."""
+        """Return the row as a JSON object."""
         return asdict(self)
 
 
@@ -128,7 +128,7 @@ def make_row(evaluation: Evaluation, committed: StoredManifest) -> EvaluationRow
 
 
 def _cause_of(manifest: Manifest) -> str | None:
-    """Return the cause of what could not be read; ``empty`` only if there is no other."""
+    """Return the cause of the unreadable parts; ``empty`` only if there is no other."""
     return min(
         (each.cause for each in manifest.unreadable), key=lambda cause: (cause == EMPTY_FILE, cause), default=None
     )

@@ -64,7 +64,7 @@ _INERT = frozenset(
 
 
 def extension_of(document: DocumentRecord) -> str:
-    """Return the extension that belongs to a document's media type; the key's, if only a later version knows the type.
+    """Return the extension for a document's media type, or that of its key if this version does not know the type.
 
     A key may have any extension. A dangerous one is not used.
     """

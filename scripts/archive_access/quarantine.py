@@ -27,7 +27,7 @@ class QuarantinedBundle:
         size: bytes of the object.
         quarantined_at: when it was written, in seconds since 1970.
         outcome: outcome in the manifest; ``missing`` if none can be read.
-        causes: why the bundle or its members could not be read; only for the last bundle of RiskOS.
+        causes: why the bundle or its members could not be read; only for the last bundle that RiskOS sent.
         run: name of the run that the evaluation was archived with, or None.
         sealed_with: ID of the key that the object is sealed with; None if it is not, or no manifest says so.
     """
@@ -111,7 +111,7 @@ async def _read_some(bucket: Bucket, environment: str, some: Sequence[ListedObje
 
 
 def _parse_key(key: str) -> tuple[str, str] | None:
-    """Return ID and hash of a bundle's key; None for other keys."""
+    """Return the ID and the hash in a bundle's key; None for other keys."""
     parts = key.split("/")
     with contextlib.suppress(BadEvalId):
         if len(parts) == _PARTS and parts[3].endswith(".zip") and parse_eval_id(parts[2]) == parts[2]:

@@ -13,8 +13,8 @@ from tasks.storage.manifest import MAX_MANIFEST_BYTES, Manifest, StoredManifest
 from tasks.storage.manifest_records import DocumentRecord
 
 
-class NotExported(Exception):  # it says what happened
-    """Something cannot be exported. The sentence says why, without names from a bundle."""
+class NotExported(Exception):  # named for what happened
+    """Something cannot be exported. The message says why, without names from a bundle."""
 
 
 async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | None) -> StoredManifest | None:
@@ -39,7 +39,7 @@ async def find_manifest(bucket: Bucket, evaluation: Evaluation, revision: int | 
 
 
 async def read_previous(bucket: Bucket, evaluation: Evaluation, manifest: Manifest) -> StoredManifest:
-    """Return the revision before a manifest, whose hash the manifest has.
+    """Return the revision before a manifest, after comparing its hash with the one in the manifest.
 
     Raises:
         NotExported: it is not in the archive, or cannot be relied on.
@@ -60,10 +60,10 @@ async def read_previous(bucket: Bucket, evaluation: Evaluation, manifest: Manife
 
 
 def check_key(evaluation: Evaluation, document: DocumentRecord) -> None:
-    """Check that a document's key is one that this evaluation gives.
+    """Check that a document's key belongs to its evaluation.
 
     Raises:
-        NotExported: it is not, so it must not be read.
+        NotExported: it does not, so it must not be read.
     """
     is_own = evaluation.is_document_key(document.key, document.kind, document.sha256)
     if document.kind not in frozenset(Kind) or not is_own:

@@ -22,7 +22,7 @@ class S3Archive:
 
     Attributes:
         client: boto3's.
-        endpoint: how every client reaches its objects.
+        endpoint: where and how every client reaches its objects.
         bucket: its name.
         prefix: prefix of each key of the archive: empty, or ends in a slash.
     """
@@ -46,7 +46,7 @@ class S3Archive:
             yield page
 
     def relative_key(self, key: str) -> str:
-        """Return the archive's key of an S3 key."""
+        """Return an S3 key relative to the archive's prefix."""
         return key.removeprefix(self.prefix)
 
     def has_object_lock(self) -> bool:

@@ -21,7 +21,7 @@ async def write_tombstone(
 ) -> None:
     """Write a manifest without documents, unless there is one; the next order still asks RiskOS for documents.
 
-    The caller reads what is stored, because a worker may write meanwhile.
+    The caller has to read the stored manifest afterwards, because a worker may have written one meanwhile.
 
     Args:
         source: the source of its trigger.

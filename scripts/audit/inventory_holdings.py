@@ -81,7 +81,7 @@ def open_holdings(objects: Iterable[InventoryObject], settings: Settings) -> Ite
 
 
 def _sum_objects(objects: Iterable[InventoryObject], bucket: str, root: str) -> Iterator[dict[str, list[int]]]:
-    """Yield counts of manifests, documents and bytes for some evaluations at a time; an evaluation may come again."""
+    """Yield batches of counts of manifests, documents and bytes by evaluation; one may be in several batches."""
     sums: dict[str, list[int]] = {}
     for listed in objects:
         if listed.bucket != bucket:

@@ -59,7 +59,7 @@ def _objects(rows: Iterator[list[str]], columns: Sequence[str] | None) -> Iterat
     names = [_normalize_column(name) for name in columns or first]
     header = columns is None and _KEY in names
     if columns is None and not header:
-        # Without the columns in manifest.json, current versions cannot be told from others.
+        # Without the columns in manifest.json, current versions cannot be distinguished from others.
         if any(cell.lower() in {"true", "false"} for cell in first):
             raise BadSource(
                 "it lists versions, but does not name its columns: give the manifest.json that it belongs to"

@@ -54,14 +54,14 @@ class BackfillOptions:
     Attributes:
         source: file, ``-`` or ``s3://…``.
         run: name of the run; None to make one from the source and the IDs.
-        column: of the IDs.
-        evidence_columns: columns of document type and reason codes, by these names; None to find them by theirs.
-        event_at_column: of the times of the evaluations.
+        column: column of the IDs.
+        evidence_columns: columns of document type and reason codes, by these names; None to detect them by name.
+        event_at_column: column of the times of the evaluations.
         limit: archive the first N IDs only.
         sample: archive a random sample of N IDs only, the same sample every time.
         refresh: ask RiskOS even if there is a manifest.
         refresh_outcomes: ask RiskOS even if there is a manifest, for manifests with one of these outcomes.
-        even_if_erased: archive again what was erased.
+        even_if_erased: archive erased evaluations again.
         accept_refusals: go on even if RiskOS has no documents for the first 200.
         again: begin again if the run was cancelled.
         strict: queue nothing if a line is bad.
@@ -144,7 +144,7 @@ def backfill(*, dry_run: bool, detach: bool, as_json: bool, **chosen: Any) -> in
 
 
 def _plan(options: BackfillOptions, settings: Settings, account: AccountSettings, *, as_json: bool) -> int:
-    """Print what a backfill would mean; start no Redis and leave no folder behind."""
+    """Print the plan of a backfill, without a new Redis or a folder that stays behind."""
     refresh = tuple(ManifestOutcome) if options.refresh else options.refresh_outcomes
     with contextlib.ExitStack() as stack:
         stack.enter_context(leave_no_folders(settings))
@@ -156,7 +156,7 @@ def _plan(options: BackfillOptions, settings: Settings, account: AccountSettings
 
 @contextlib.contextmanager
 def _open_workers(settings: Settings, account: AccountSettings) -> Iterator[LocalWorkers | None]:
-    """Start a Redis and a worker if no Redis is named; yield None if one is, for then its workers do the work."""
+    """Start a Redis and a worker; yield None if the settings name a Redis, because its workers do the work."""
     if settings.redis_url:
         yield None
         return

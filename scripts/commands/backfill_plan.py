@@ -30,7 +30,7 @@ from worker.config.settings import Settings
 
 _SAMPLE = 1_000
 _AT_ONCE = 32
-# What RiskOS's documentation shows of a bundle: front, back, selfie, in some 0.75 MB.
+# The bundle in RiskOS's documentation: front, back and selfie, about 0.75 MB.
 _DOCUMENTS, _BYTES = 3.0, 750_000.0
 
 
@@ -47,7 +47,7 @@ class BackfillPlan:
         documents: mean number of documents of an evaluation.
         size: mean bytes of the documents of an evaluation.
         known: whether these means come from the archive, and not from RiskOS's documentation.
-        estimate: of the requests.
+        estimate: the requests and the time.
     """
 
     ids: int
@@ -83,8 +83,8 @@ async def make_plan(
 
     Args:
         gathered: the IDs.
-        here: settings with a Redis; None if nothing was run here.
-        account: account that RiskOS would be asked with.
+        here: settings with a Redis; None if none was used here before.
+        account: account with which RiskOS would be asked.
         refresh: outcomes of manifests for which RiskOS would be asked again.
         as_json: print JSON instead of a table.
     """

@@ -45,7 +45,7 @@ class DeadLetterFilter:
         eval_ids: match these evaluations only; empty for any.
         cause: match this cause only.
         run: match this run only.
-        older_than: least seconds since the last attempt.
+        older_than: minimum number of seconds since the last attempt.
         account: match this account only, which may be unknown here.
     """
 
@@ -165,7 +165,7 @@ async def _redrive(redis: "Redis", choice: DeadLetterFilter) -> tuple[int, str]:
 
 
 async def _drop(redis: "Redis", choice: DeadLetterFilter, now: float) -> int:
-    """Drop what matches, but nothing newer than ``now``; return how many."""
+    """Drop matches that are not newer than ``now``, and damaged entries, whose age is unknown; return how many."""
     ledger, damaged, refusals, count = Ledger(redis), DamagedEntries(redis), RejectedMessages(redis), 0
     async for some in _thousands(letter.eval_id async for letter in _letters(ledger, choice, now)):
         count += len(await ledger.dead_letters.drop(some))
@@ -177,7 +177,7 @@ async def _drop(redis: "Redis", choice: DeadLetterFilter, now: float) -> int:
 
 
 async def _count(redis: "Redis", choice: DeadLetterFilter) -> tuple[dict[str, Counter[str]], float]:
-    """Count what matches, by kind and cause; return the counts, and the time on Redis's clock before counting."""
+    """Count matches by kind and cause; return the counts, and the time on Redis's clock before counting."""
     await _check(redis, choice)
     now, letters = await _now(redis), Counter[str]()
     async for letter in _letters(Ledger(redis), choice, now):
@@ -235,7 +235,7 @@ async def _list(redis: "Redis", choice: DeadLetterFilter, *, as_json: bool) -> N
 async def _list_letters(
     ledger: Ledger, choice: DeadLetterFilter, now: float, *, as_json: bool
 ) -> tuple[Counter[str], list[DeadLetter]]:
-    """Count dead letters by cause; print them for a program, or else return the first ones."""
+    """Count dead letters by cause; print all of them as JSON, or else return the first ones."""
     causes, first = Counter[str](), list[DeadLetter]()
     async for letter in _letters(ledger, choice, now):
         causes[letter.failure.cause] += 1
@@ -307,7 +307,7 @@ def _rejected_as_json(refusal: RejectedMessage) -> dict[str, object]:
 
 
 def _make_table(letters: Sequence[DeadLetter], width: int) -> Table:
-    """Return a table of dead letters; in a narrow one, time and runs stand below the ID."""
+    """Return a table of dead letters; in a narrow one, time and runs are below the ID."""
     is_wide, table = width >= _WIDE, Table(box=None, pad_edge=False)
     titles = ("evaluation", "cause", "status", "attempts", *(("last failed", "runs") if is_wide else ()))
     for title in titles:

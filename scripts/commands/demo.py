@@ -1,4 +1,4 @@
-"""Show the main job without a key, a server or Docker."""
+"""Demonstrate docv-archive without a key, a server or Docker."""
 
 import re
 import shutil
@@ -39,12 +39,12 @@ _SHOWN = 16
 
 @dataclass(frozen=True, slots=True)
 class VerifiedDocuments:
-    """What the check of the archive found.
+    """The result of checking the archive.
 
     Attributes:
         documents: documents that are byte for byte as they were served.
         size: their bytes.
-        wrong: evaluations with another outcome than their scenario has.
+        wrong: evaluations whose outcome or documents differ from those of their scenario.
     """
 
     documents: int
@@ -113,7 +113,7 @@ def _settings(archive: Path, state: Path, url: str) -> Settings:
 
 
 def _fresh(folder: Path) -> Path:
-    """Return an empty folder, which may have been that of an earlier demo.
+    """Return an empty folder, after removing that of an earlier demo.
 
     Raises:
         click.UsageError: the folder exists and is not that of a demo.

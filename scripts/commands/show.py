@@ -35,7 +35,7 @@ class _Found:
 
     Attributes:
         evaluation: the evaluation.
-        status: what ledger and archive say of it.
+        status: its state in the ledger and in the archive.
         revisions: its manifests in the archive, the current one first.
         gap: why older revisions are not among them; empty if they are.
     """
@@ -176,6 +176,6 @@ def _revision_table(found: _Found) -> Table:
 
 
 def _join(record: ArchiveRecord) -> Text:
-    """Return the values that a record has, in a line that a terminal takes for nothing else."""
+    """Return the values of a record in one line, without characters that a terminal would interpret."""
     line = " ".join(str(value) for value in record.model_dump().values() if value is not None)
     return Text("".join(letter if letter.isprintable() else "\ufffd" for letter in line))

@@ -1,4 +1,4 @@
-"""Be a RiskOS, for rehearsals."""
+"""Simulate RiskOS for rehearsals."""
 
 import asyncio
 import sys

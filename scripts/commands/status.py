@@ -63,7 +63,7 @@ async def _watch(redis: "Redis", show: Callable[["Redis"], Awaitable[int]], run_
     """Show the status again and again; return the exit code of a run when it has ended or does not exist."""
     while True:
         click.clear()  # on a terminal only
-        # Counted before: what is shown then is the end.
+        # Read before the output, so that the last output has the final counters.
         is_over = run_name is not None and not (await Ledger(redis).runs.get_counters(run_name)).pending
         code = await show(redis)
         if is_over:
@@ -218,7 +218,7 @@ def _add_rates(states: Table, overview: Overview) -> None:
 def _runs(overview: Overview) -> Table:
     runs = Table(box=None, pad_edge=False)
     for title in ("run", "total", "pending", "need attention", "left"):
-        # A name that is cut cannot be given to a command.
+        # A truncated name cannot be passed to a command.
         runs.add_column(title, justify="left" if title == "run" else "right", overflow="fold", no_wrap=title == "left")
     for name, run in overview.runs.items():
         left = format_duration(overview.seconds_left(run)) if run.pending else ""

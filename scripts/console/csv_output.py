@@ -42,7 +42,7 @@ def write_row(file: IO[str], cells: Iterable[object]) -> None:
 
 
 def choose_writer(names: Sequence[str], *, as_json: bool, excel: bool) -> RecordWriter:
-    """Return a function that prints records with these names; call it with none first, for the header.
+    """Return a function that prints records with these names; call it without records first, for the header.
 
     Raises:
         click.UsageError: both options are given.

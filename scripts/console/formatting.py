@@ -1,4 +1,4 @@
-"""Bytes, times and counts as a person reads them."""
+"""Format bytes, times and counts for people."""
 
 _STEP = 1000
 _HUNDRED, _SMALL = 100, 0.001
@@ -25,7 +25,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_number(number: float) -> str:
-    """Return a number with about three digits that matter and never an exponent, such as ``0.067`` or ``5,000``."""
+    """Return a number with about three significant digits and never an exponent, such as ``0.067`` or ``5,000``."""
     return (
         f"{number:,.0f}"
         if number >= _HUNDRED

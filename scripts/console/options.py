@@ -24,7 +24,7 @@ def account_option(
 
 def kind_option(sentence: str) -> Callable[[Function], Function]:
     """Return `--kind`, which may be repeated, as the argument ``kinds``."""
-    # Imported lazily: commands without this option do not need what reads bundles.
+    # Imported lazily: commands without this option do not need the code that reads bundles.
     from tasks.bundle.documents import Kind  # noqa: PLC0415
 
     known = click.Choice([kind.value for kind in Kind])

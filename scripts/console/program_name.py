@@ -20,7 +20,7 @@ def called_as(path: str) -> str:
 
 
 def path_command(path: str) -> str:
-    """Return a shell command, and the end of its line, after which the name alone is enough; empty if it is already."""
+    """Return a shell command, with its line end, that puts this program on PATH; empty if it is there already."""
     program = Path(path).absolute()
     return "" if _is_found(program) else f"export PATH={shlex.quote(str(program.parent))}:$PATH\n"
 

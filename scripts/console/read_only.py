@@ -29,10 +29,10 @@ def run_read_only(work: Coroutine[Any, Any, int]) -> int:
 
 
 class ProgressLine(AbstractContextManager["ProgressLine"]):
-    """Shows how far the work is: a line that changes on a terminal, one every few seconds elsewhere.
+    """Shows progress: one line that is updated on a terminal, a new line every few seconds elsewhere.
 
     Args:
-        doing: what is being done, such as ``audit``.
+        doing: name of the work, such as ``audit``.
         total: how many evaluations there are; None if that is not known.
     """
 

@@ -10,7 +10,7 @@ from worker.clients.file_system import LEAST_FREE_BYTES
 
 GiB = 1 << 30
 ENOUGH = 10 * GiB
-"""Less free space gives a warning."""
+"""Less free space (bytes) results in a warning."""
 
 
 def check_state_folder(folder: Path) -> Finding:

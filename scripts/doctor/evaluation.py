@@ -1,7 +1,7 @@
 """Request one evaluation that is known to have documents, and explain RiskOS's answer.
 
-The request is sent and its answer read as a worker does. But only the beginning of a bundle is read, and nothing is
-stored.
+The request is sent, and its answer is read, with the code of a worker. But only the beginning of a bundle is read, and
+nothing is stored.
 """
 
 from http import HTTPStatus

@@ -19,7 +19,7 @@ class Finding:
     Attributes:
         subject: what was checked.
         state: the result.
-        message: what the check saw.
+        message: what the check found.
         fix: how to fix it; empty if it is fine.
         unreachable: whether a required service cannot be reached at all.
     """

@@ -114,7 +114,7 @@ def judge_persistence(facts: Mapping[str, Any]) -> Finding:
 
 
 def judge_fsync(sync: str | None) -> Finding:
-    """Return whether a crash of Redis loses what it has acknowledged, by its ``appendfsync``."""
+    """Return whether a crash of Redis loses acknowledged writes, judged by its ``appendfsync``."""
     what = "a crash of Redis"
     match sync:
         case "always":

@@ -44,7 +44,7 @@ _ZIP = b"PK\x03\x04"
 _ASKING = "key at RiskOS"
 _RESOLVE = {"RiskOS": "check DNS and DOCV_RISKOS_URL", "proxy": "check DNS, DOCV_PROXY, HTTPS_PROXY and NO_PROXY"}
 NETWORK = "check the network, the proxy and DOCV_RISKOS_URL"
-"""How to fix a missing answer."""
+"""The fix if no answer arrives."""
 
 
 async def examine(account: AccountSettings) -> AsyncIterator[Finding]:

@@ -1,4 +1,4 @@
-"""Duties to keep documents: rules of the retention schedule that stand against a request to erase them."""
+"""Duties to keep documents: rules of the retention schedule that block a request to erase them."""
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -71,7 +71,7 @@ class RetentionDuties:
         self._must_keep = any(rule.keep is Keep.MUST for rule in schedule.rule)
 
     async def find(self, bucket: Bucket, evaluation: Evaluation, kinds: Collection[str] = ()) -> Duty | None:
-        """Return the duty that stands against erasing an evaluation today, or None.
+        """Return the duty that blocks the erasure of an evaluation today, or None.
 
         Args:
             kinds: kinds of the documents to erase; empty for all.

@@ -3,7 +3,7 @@
 1. Write the receipt, so that an interrupted erasure is found.
 2. Put the marker in place of the manifest: no worker starts this evaluation any more.
 3. Sweep: remove every object.
-4. Wait for as long as a worker may still write that lost its connection to Redis or was paused.
+4. Wait for as long as a worker that lost its connection to Redis, or was suspended, may still write.
 5. Sweep again, and complete the receipt.
 """
 
@@ -33,7 +33,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import Bucket
 
 SWEEPS = 3
-"""Sweeps after which something must be writing all the time."""
+"""Maximum number of sweeps: if each of them finds objects, something keeps writing."""
 BUSY = "a worker still has it; its receipt stays open, and `erase --pending` completes it"
 """Why an erasure is not complete if a worker has the evaluation."""
 STILL_WRITTEN = "something keeps writing to it; its receipt stays open, and `erase --pending` completes it"
@@ -84,7 +84,7 @@ class WouldErase:
 
     Attributes:
         receipt: the receipt that an erasure would write.
-        why: a sentence that says why it would not be erased; None if it would.
+        why: a sentence that says why the evaluation would not be erased; None if it would be.
     """
 
     receipt: Receipt
@@ -114,7 +114,7 @@ ErasureResult = Erased | WouldErase | ErasureRefused | NotFound | Waiting
 
 @dataclass(frozen=True, slots=True)
 class BegunErasure:
-    """The manifest prevents that a worker begins to write, and the first sweep is done; one may still write.
+    """An erasure after the first sweep: no worker starts any more, but one that started before may still write.
 
     Attributes:
         evaluation: the evaluation.
@@ -243,7 +243,7 @@ async def _find_obstacle(
     if duty := await _find_duty(evaluation, stores):
         return await _yield_to(duty, evaluation, request, stores, receipts, dry_run=dry_run)
     if items:
-        # A matter explains the legal hold that S3 has on each object.
+        # Checked before locks, because a matter explains the legal hold that S3 has on each object.
         await check_matters(stores.bucket, evaluation)
     why = await find_lock(items, request, stores)
     return ErasureRefused(why) if why else None
@@ -258,7 +258,7 @@ async def _yield_to(
     *,
     dry_run: bool = False,
 ) -> ErasureRefused | Waiting:
-    """Refuse a request that a duty stands against, or record it if it may wait."""
+    """Refuse a request that a duty blocks, or record it if it may wait."""
     if not request.when_allowed:
         return ErasureRefused(duty.refusal())
     now = await stores.redis_records.latest_time()
@@ -266,7 +266,7 @@ async def _yield_to(
 
 
 async def find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[Presence, Presence]:
-    """Return what the environment of an evaluation has of it, and what the other one has."""
+    """Return where an evaluation is in its own environment, and where in the other one."""
     return await find_presences(
         evaluation,
         stores.bucket,
@@ -277,7 +277,7 @@ async def find_presence(evaluation: Evaluation, stores: ErasureStores) -> tuple[
 
 
 def describe_elsewhere(elsewhere: Presence) -> str:
-    """Return a sentence about what the other environment has, and how to erase it there."""
+    """Return a sentence about the findings in the other environment, and how to erase them."""
     return (
         f"{elsewhere.sentence()}: run the same command with an --account of that environment, or with "
         f"DOCV_ENVIRONMENT={elsewhere.environment}"
@@ -319,7 +319,7 @@ async def remove_versions(items: Sequence[ObjectVersion], request: ErasureReques
 async def _mark_and_sweep(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, receipts: Sequence[StoredReceipt]
 ) -> list[ObjectVersion] | ErasureRefused | Waiting:
-    """Set the marker and make the first sweep; return the removed versions, or what stands against it."""
+    """Set the marker and make the first sweep; return the removed versions, or the obstacle."""
     if duty := await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags, stores.duties):
         return await _yield_to(duty, evaluation, request, stores, receipts)
     await stores.redis_records.remove(evaluation, wait=False)

@@ -1,10 +1,10 @@
-"""Erase only the documents of some kinds of one evaluation; the rest of it stays, and goes on being archived.
+"""Erase only the documents of some kinds of one evaluation; the rest of it stays, and can still be archived again.
 
 1. Write the receipt, so that an interrupted erasure is found.
 2. Write the next revision of the manifest: it notes the kinds, and lists their documents as disposed. From then on
    workers that read it do not store documents of these kinds.
 3. Sweep: remove every object of these kinds, and every object with the bytes of their documents.
-4. Wait for as long as a worker may still write that read the manifest before.
+4. Wait for as long as a worker that read the earlier manifest may still write.
 5. Sweep again, and complete the receipt.
 """
 
@@ -111,7 +111,7 @@ async def _begin(
     found = await read_manifest(stores.bucket, evaluation)
     manifest = found.manifest if found else None
     _check(manifest, request.kinds)
-    # Once a kind is erased, no bundle is kept: one that is there was left by a worker, and goes.
+    # Once a kind is erased, no bundle is kept. A bundle that is there was left by a worker, and is removed.
     has_erased_kinds = manifest is not None and bool(manifest.erased_kinds)
     if not has_erased_kinds and any(item.key.startswith("quarantine/") for item in here.items):
         raise KindsRefused(_QUARANTINED)
@@ -191,7 +191,7 @@ def _note(manifest: Manifest, request: ErasureRequest, receipt: StoredReceipt | 
     """Return a manifest that notes the kinds, and lists their documents as disposed.
 
     Args:
-        receipt: the receipt; None to find out what has to be removed.
+        receipt: the receipt; None to find out which objects have to be removed.
     """
     now, key = utc_now(), receipt.key if receipt else ""
     at = receipt.receipt.erased_at if receipt else now

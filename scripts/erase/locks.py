@@ -54,6 +54,6 @@ def read_retention(archive: S3Archive, item: ObjectVersion) -> VersionLock | Non
 
 
 def locate(archive: S3Archive, item: ObjectVersion) -> dict[str, str]:
-    """Return the arguments with which boto3 calls S3 about a version; the current one if it has no ID."""
+    """Return the arguments of boto3 that identify a version; the current one if it has no ID."""
     version = {"VersionId": item.version} if item.version else {}
     return {"Bucket": archive.bucket, "Key": archive.prefix + item.key, **version}

@@ -75,7 +75,7 @@ def make_marker(evaluation: Evaluation, kept: StoredReceipt, before: Manifest | 
         eval_id=evaluation.eval_id,
         environment=evaluation.environment,  # type: ignore[arg-type]  # checked by pydantic
         account=before.account if before else evaluation.account,
-        # Each outcome of the closed set states what RiskOS answered. If it was not asked, this one claims least.
+        # Each outcome of the closed set states what RiskOS answered. If RiskOS was not asked, this claims the least.
         outcome=before.outcome if before else Outcome.NO_DOCUMENTS,
         revision=before.revision + 1 if before else 1,
         previous=None,

@@ -1,4 +1,4 @@
-"""Legal holds stand against an erasure: find the matters under which an evaluation is."""
+"""Find the matters of an evaluation: legal holds, which block its erasure."""
 
 from collections.abc import Collection, Sequence
 

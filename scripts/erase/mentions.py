@@ -82,7 +82,7 @@ async def _replace_in_list(redis: "Redis", key: str, text: str, rest: str | None
 
 
 async def _remove_example(redis: "Redis", key: str, eval_ids: Collection[str]) -> None:
-    """Remove evaluations from the examples that a run keeps of refusals, which put it on hold."""
+    """Remove evaluations from the examples of refusals that a run keeps, because refusals put it on hold."""
     examples = str(await redis.hget(key, "refused") or "").split()
     if kept := [each for each in examples if each not in eval_ids]:
         if len(kept) < len(examples):

@@ -27,7 +27,7 @@ async def begin_pending(
 ) -> AsyncIterator[tuple[Evaluation, BegunErasure | ErasureResult]]:
     """Resume every erasure in these environments whose receipt is open; raises as ``erase_one``.
 
-    Deferred requests go on waiting if a duty to keep documents still stands against them. An erasure of the whole
+    Deferred requests continue to wait if a duty to keep documents still blocks them. An erasure of the whole
     evaluation completes those of its kinds, too.
     """
     damaged: dict[Evaluation, str] = {}
@@ -59,7 +59,7 @@ async def sweep_leftovers(
 ) -> AsyncIterator[tuple[Evaluation, ErasureResult]]:
     """Erase evaluations of these environments again whose workers recorded leftovers; raises as ``erase_one``.
 
-    These workers have seen the marker, or the erased kinds in the manifest, so they write no more. Without either, the
+    These workers have found the marker, or the erased kinds in the manifest, so they write no more. Without either, the
     evaluation was archived again or never erased, and must not be removed.
     """
     leftovers = _by_evaluation(await stores.redis_records.list_leftovers())
@@ -80,7 +80,7 @@ async def sweep_leftovers(
 async def _erase_leftovers(
     evaluation: Evaluation, request: ErasureRequest, stores: ErasureStores, *, dry_run: bool
 ) -> ErasureResult | None:
-    """Erase an evaluation, or its erased kinds, again; return None if nothing of it must go."""
+    """Erase an evaluation, or its erased kinds, again; return None if nothing of it has to be removed."""
     found = await read_manifest(stores.bucket, evaluation)
     kinds = tuple(sorted(each.kind for each in found.manifest.erased_kinds)) if found else ()
     if found is None or not (found.manifest.erased or kinds):

@@ -41,7 +41,7 @@ class ErasureRequest:
         host: the machine on which the command ran.
         bypass_governance: whether to remove versions under a GOVERNANCE retention, too.
         even_if_absent: whether to write marker and receipt even if nothing of the evaluation is found.
-        when_allowed: whether the request waits while a duty to keep documents stands against it.
+        when_allowed: whether the request waits while a duty to keep documents blocks it.
         kinds: kinds of the documents to erase, sorted; empty to erase whole evaluations.
     """
 
@@ -99,7 +99,7 @@ class Receipt(BaseModel):
 
     @classmethod
     def of_request(cls, evaluation: Evaluation, request: ErasureRequest, requested_at: str) -> Self:
-        """Return the receipt of a request of which nothing is counted yet."""
+        """Return the receipt of a request, without counts."""
         return cls(
             schema=1,
             eval_id=evaluation.eval_id,
@@ -218,7 +218,7 @@ async def find_all_unfinished(
 
 
 async def begin_waiting(bucket: Bucket, kept: StoredReceipt, counts: Receipt) -> StoredReceipt:
-    """Write into the receipt of a deferred request what is about to be removed.
+    """Add counts and hashes of the objects that are about to be removed to the receipt of a deferred request.
 
     Args:
         counts: the receipt that a new request would have.
@@ -242,7 +242,7 @@ async def begin_waiting(bucket: Bucket, kept: StoredReceipt, counts: Receipt) ->
 async def _replace(
     bucket: Bucket, kept: StoredReceipt, before: StoredObject | None, is_done: Callable[[Receipt], bool]
 ) -> None:
-    """Replace a receipt, unless the stored one is already as it is to be."""
+    """Replace a receipt, unless another process has already done so."""
     try:
         await bucket.replace(kept.key, kept.receipt.as_json(), _LABELS, before.etag if before else None)
     except (ManifestChanged, WriteUnconfirmed):

@@ -13,7 +13,7 @@ from worker.clients.errors import ServiceUnavailable
 
 
 class NotRemoved(ServiceUnavailable):
-    """S3, or the folder, answers, and does not let some objects be removed; others may be."""
+    """S3, or the folder, answers, but refuses to remove some objects; others may be gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class VersionLock:
     until: datetime | None = None
 
     def holds(self, now: datetime) -> bool:
-        """Return whether the version cannot be removed at a time."""
+        """Return whether the lock prevents the removal of the version at a time."""
         return self.until is None or self.until > now
 
 

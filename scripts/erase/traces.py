@@ -17,7 +17,7 @@ class RedisRecords:
     """Finds and removes records of evaluations in Redis.
 
     Args:
-        ledger: None if no Redis is used, so that no worker can be running.
+        ledger: the ledger; None without a Redis, if no worker can be running.
         patience: seconds to wait for a worker that holds the evaluation.
         environments: environment of each configured account, by its name.
     """

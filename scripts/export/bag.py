@@ -24,7 +24,7 @@ def close_bag(folder: Path, facts: Iterable[tuple[str, object]]) -> None:
         facts: further labels and values of ``bag-info.txt``; a label may come more than once.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: writing to disk fails.
     """
     size, count = _write_hashes(folder)
     info = [

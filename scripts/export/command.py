@@ -34,13 +34,13 @@ _EVALUATIONS_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to make.
+    """What to export, and where.
 
     Attributes:
         target: path of the new folder or ZIP.
         packed: whether the target is a ZIP.
         bag: whether to make a BagIt bag.
-        strict: whether to make nothing if something is missing.
+        strict: whether to export nothing if something is missing.
         selection: what to export of each evaluation.
     """
 
@@ -92,7 +92,7 @@ class _ExportTotals:
 @click.option("--current", is_flag=True, help="Leave out documents that RiskOS no longer had when last asked.")
 @account_option()
 @json_option("Print one JSON object for each evaluation.")
-def export(  # noqa: PLR0913  # an option of the command line each
+def export(  # noqa: PLR0913  # one for each option of the command line
     sources: tuple[str, ...],
     files: tuple[str, ...],
     run: str | None,
@@ -177,7 +177,7 @@ async def _copy_some(copier: Copier, evaluations: Sequence[Evaluation]) -> list[
 
 
 def _first(failed: ExceptionGroup) -> Exception:
-    """Return one of the errors; if the disk is full, all of them say so."""
+    """Return the first error; if the disk is full, every error says so."""
     error = failed.exceptions[0]
     return _first(error) if isinstance(error, ExceptionGroup) else error
 

@@ -43,7 +43,7 @@ class DocumentSelection:
                 yield number, document
 
     def select_disposed(self, manifest: Manifest, latest: Manifest) -> list[DisposedRecord]:
-        """Return the selected documents that were disposed of, also since the manifest was made.
+        """Return the selected documents that were disposed of, including those disposed of after the manifest was made.
 
         Args:
             latest: the current manifest of the same evaluation.
@@ -94,7 +94,7 @@ class Copier:
         bucket: the archive.
         folder: the parent of the folders of evaluations.
         selection: what to export of each evaluation.
-        at_once: bounds the documents that are copied at the same time.
+        at_once: limits how many documents are copied at the same time.
     """
 
     bucket: Bucket
@@ -106,7 +106,7 @@ class Copier:
         """Copy an evaluation; faults in the archive become problems of the result.
 
         Raises:
-            OSError: the disk refuses it.
+            OSError: writing to disk fails.
         """
         try:
             committed = latest = await find_manifest(self.bucket, evaluation, self.selection.revision)
@@ -152,7 +152,7 @@ class Copier:
         return Exported(evaluation.eval_id, manifest, len(sizes), sum(sizes), len(disposed), problems)
 
     async def _copy_one(self, evaluation: Evaluation, document: DocumentRecord, path: Path) -> str | None:
-        """Copy a document; return its problem, or None if it is as archived."""
+        """Copy a document; return its problem, or None if the copy is complete."""
         async with self.at_once:
             try:
                 check_key(evaluation, document)

@@ -22,7 +22,7 @@ def locked_folder(parent: Path, mode: int) -> Iterator[Path]:
     """Make a hidden folder that counts as in use until it is removed or this process ends.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: writing to disk fails.
     """
     folder, descriptor = _make_locked(parent, mode)
     try:
@@ -33,7 +33,7 @@ def locked_folder(parent: Path, mode: int) -> Iterator[Path]:
 
 
 def _make_locked(parent: Path, mode: int) -> tuple[Path, int]:
-    # Another export may remove the folder as a leftover before it is locked: then make the next one.
+    # Another export may remove the folder as a leftover before it is locked: then make another one.
     while True:
         folder = parent / _PATTERN.replace("*", secrets.token_hex(8))
         folder.mkdir(mode=mode)

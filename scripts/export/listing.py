@@ -40,7 +40,7 @@ def write_listing(folder: Path, rows: Iterable[ListedDocument], disposed: Iterab
     """Write a row for each document, including missing ones and those that were disposed of.
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: writing to disk fails.
     """
     with open(folder / NAME, "x", encoding="utf-8", newline="", opener=open_for_owner) as file:
         file.write(BYTE_ORDER_MARK)

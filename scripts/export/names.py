@@ -1,4 +1,4 @@
-"""File names that every disk takes, as close as possible to the names in the bundle.
+"""File names that every file system accepts, as close as possible to the names in the bundle.
 
 A name in a bundle is not trusted: it may have `..`, be hidden, name a device, or collide with another on some disks.
 """
@@ -12,7 +12,7 @@ from scripts.archive_access.extensions import may_keep
 from scripts.console.csv_output import make_inert
 
 _LONGEST = 60
-"""Characters in one part of a path; in every script and Unicode form they fit into the 255 bytes that disks allow."""
+"""Characters in one part of a path; in every script and Unicode form they fit into the 255 bytes of file systems."""
 _DEEPEST = 4
 # Forbidden on Windows, encoded by BagIt (RFC 8493, 2.1.3), or the end of a cell in some spreadsheets.
 _RESERVED = frozenset('<>:"|?*%;')
@@ -22,7 +22,7 @@ _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³]) *
 
 
 class UniqueNames:
-    """The names given out in one folder; no two of them are the same name on any disk.
+    """The names that are used in one folder; no two of them are the same name on any file system.
 
     Args:
         taken: names of files that are in the folder already.
@@ -68,7 +68,7 @@ def _numbered(path: str, ending: str) -> Iterator[str]:
 
 
 def _folded(path: str) -> str:
-    """Return a form that is equal for all spellings of a path that some disk treats as the same."""
+    """Return a form that is equal for all spellings of a path that some file system treats as the same."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", path).casefold())
 
 

@@ -17,7 +17,7 @@ def pack(folder: Path, target: Path, top: str) -> None:
         top: the one folder at the top of the ZIP, which a BagIt bag must have (RFC 8493, section 4).
 
     Raises:
-        OSError: the disk refuses it.
+        OSError: writing to disk fails.
     """
     with open(target, "xb", opener=open_for_owner) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         for path in files_below(folder):

@@ -29,10 +29,10 @@ def check_target_absent(target: Path) -> None:
 
 @contextlib.contextmanager
 def staging_folder(target: Path) -> Iterator[Path]:
-    """Lend an empty folder next to a target, and remove it with its content; remove leftovers of killed exports first.
+    """Yield an empty folder next to a target, and remove it with its content; remove leftovers of killed exports first.
 
     Raises:
-        ServiceUnavailable: the disk refuses something.
+        ServiceUnavailable: writing to disk fails.
     """
     remove_leftovers(target.parent)
     try:
@@ -50,7 +50,7 @@ def put_in_place(made: Path, target: Path) -> None:
 
     Raises:
         click.UsageError: something is there by now.
-        OSError: the disk refuses it.
+        OSError: writing to disk fails.
     """
     is_folder = made.is_dir()
     try:

@@ -46,7 +46,7 @@ def read_ids(sources: Sequence[str], settings: Settings | None = None, more: Ite
     Raises:
         click.UsageError: a source is neither of these, or no source has an ID.
         BadSource: a source cannot be read.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     eval_ids: dict[str, None] = {}
@@ -88,7 +88,7 @@ def _report_bad(ids: ParsedIds) -> None:
 
 
 def iterate_candidates(sources: Sequence[str], settings: Settings | None) -> Iterator[tuple[str, Candidate]]:
-    """Yield the candidates of the sources, each with a phrase that says where it is; raises as ``read_ids``."""
+    """Yield the candidates of the sources, each with a phrase for its place; raises as ``read_ids``."""
     for source in sources:
         if source == "-" or is_s3(source) or _is_there(source):
             with open_source(source, column=None, settings=settings) as candidates:

@@ -29,7 +29,7 @@ class BadCandidate:
 
 @dataclass(frozen=True, slots=True)
 class RowCandidate:
-    """A text that should be an evaluation ID, with something else of its row.
+    """A text that should be an evaluation ID; subclasses add other values of its row.
 
     Attributes:
         text: the candidate.
@@ -40,10 +40,10 @@ class RowCandidate:
 
 @dataclass(frozen=True, slots=True)
 class KnownCandidate(RowCandidate):
-    """A text that should be an evaluation ID, with what is known of the evaluation.
+    """A text that should be an evaluation ID, with known facts about the evaluation.
 
     Attributes:
-        facts: what its line says of it.
+        facts: the facts in its line.
         has_bad_time: whether there is a time that cannot be read.
     """
 

@@ -21,7 +21,7 @@ def choose(names: Sequence[str], rows: Iterable[Sequence[str]], column: str | No
     """Return the position, from 0, of the column with the evaluation IDs; nested ones come after the others.
 
     Args:
-        names: of all columns, or their numbers if they have no names.
+        names: names of all columns, or their numbers if they have no names.
         rows: the first rows; used only if the names do not decide.
         column: the requested name, or number from 1.
         nested: names, such as ``data.eval_id``, of columns in other columns; only used if requested.
@@ -44,7 +44,7 @@ def find_known(names: Sequence[str], known: Collection[str], option: str) -> int
     """Return the position, from 0, of the only column with one of the known names, or None.
 
     Raises:
-        BadSource: there is more than one; ``option`` would say which.
+        BadSource: there is more than one; ``option`` selects one of them.
     """
     found = [at for at, name in enumerate(names) if _plain(name) in known]
     if len(found) > 1:

@@ -92,7 +92,7 @@ def _first_rows(beginning: list[tuple[int, str]], delimiter: str) -> list[list[s
 
 
 def _likelihood(rows: list[list[str]]) -> tuple[int, int, int]:
-    """Rank a delimiter: first by the number of rows with an ID as a cell, then by how equal the rows are."""
+    """Rank a delimiter by the rows with an ID as a cell, then by the rows of the largest width, then by that width."""
     with_id = sum(any(is_id(cell) and "\t" not in cell for cell in row) for row in rows)
     widths = [len(row) for row in rows]
     return with_id, widths.count(max(widths, default=0)), max(widths, default=0)
@@ -119,8 +119,8 @@ def _records(numbered: Lines, delimiter: str) -> Iterator[tuple[int, list[str] |
                 yield number, row
 
 
-class _Broken(Exception):  # the name says it
-    """A record cannot be read to its end; the text says why."""
+class _Broken(Exception):  # named for what happened
+    """A record cannot be read to its end; the message says why."""
 
 
 class _Feed(Iterator[str]):

@@ -7,7 +7,7 @@ class BadSource(InvalidInput):
     """A source of evaluation IDs cannot be used.
 
     Args:
-        why: one sentence that says what to do; its parts of the content are safe to print.
+        why: one sentence that says what is wrong, or what to do; quoted content is safe to print.
         source: path, URL or ``-``; ``open_source`` adds it.
     """
 

@@ -16,28 +16,28 @@ _BETWEEN_CODES = re.compile(r"[,;|\s\[\]{}\"']+")
 
 
 class RowReader(Protocol):
-    """Reads more than the ID out of a row."""
+    """Reads further values from a row."""
 
     @property
     def columns(self) -> Sequence[int | None]:
         """The positions, from 0, of the columns that it reads."""
 
     def read(self, eval_id: str, row: Sequence[object]) -> RowCandidate:
-        """Return the ID with what its row says; the row may be too short."""
+        """Return the ID with the values of its row, which may be too short."""
 
     def narrow(self) -> "RowReader":
-        """Return the same for rows that hold nothing but these columns."""
+        """Return a reader for rows that hold only these columns."""
 
 
 class RowColumns(Protocol):
-    """The columns that are wanted besides that of the IDs."""
+    """The columns that are read besides the column of the IDs."""
 
     @property
     def are_asked_for(self) -> bool:
-        """Whether any column is asked for."""
+        """Whether any column was requested."""
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> RowReader | None:
-        """Return what reads the columns, nested ones after the others; None if there are no such columns."""
+        """Return a reader of the columns, nested ones after the others; None if there are no such columns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class FactPositions:
         return KnownCandidate(eval_id, facts, has_bad_time=event_at is None and text != "")
 
     def narrow(self) -> "FactPositions":
-        """Return the same for rows that hold nothing but these columns."""
+        """Return a reader for rows that hold only these columns."""
         return FactPositions(0, 1, 2)
 
 
@@ -71,10 +71,10 @@ class FactColumns:
     """The requested columns with facts, by name or by number from 1.
 
     Attributes:
-        document_type: of the document types.
-        reason_codes: of the reason codes.
-        event_at: of the times.
-        by_name: find the first two by their names instead.
+        document_type: column of the document types.
+        reason_codes: column of the reason codes.
+        event_at: column of the times.
+        by_name: detect the first two by their names instead.
     """
 
     document_type: str | None = None
@@ -84,11 +84,11 @@ class FactColumns:
 
     @property
     def are_asked_for(self) -> bool:
-        """Whether any column is asked for."""
+        """Whether any column was requested."""
         return (self.document_type or self.reason_codes or self.event_at) is not None
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> FactPositions | None:
-        """Return where the columns are, nested ones after the others; None if there are no such columns.
+        """Return the positions of the columns, nested ones after the others; None if there are no such columns.
 
         Raises:
             BadSource: a requested column is missing, or more than one is possible.
@@ -109,7 +109,7 @@ def _find(names: Sequence[str], column: str | None, option: str) -> int | None:
 
 
 def _document_type(value: object) -> object:
-    """Return the type in a cell; in JSON and Parquet it may be an object, as RiskOS has it."""
+    """Return the type in a cell; in JSON and Parquet it may be an object, as in RiskOS's answers."""
     return _text(value.get("type") if isinstance(value, Mapping) else value)
 
 

@@ -20,7 +20,7 @@ from tasks.model.evidence import EvaluationFacts
 from worker.config.settings import Settings
 
 MOST = 1_000_000
-"""Largest ``limit`` and ``sample``: memory grows with them, by about 0.2 kB each."""
+"""Largest ``limit`` and ``sample``: memory grows with them, by about 0.2 kB for each ID."""
 _Entry = tuple[str, EvaluationFacts]
 
 
@@ -70,7 +70,7 @@ def gather(
 
     Raises:
         BadSource: the source cannot be read, or names no evaluation ID at all.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     folder = scratch_folder(settings)
@@ -141,7 +141,7 @@ def _unique(entries: Iterable[_Entry], folder: Path | None) -> UniqueIds:
 
 
 def _sampled(eval_ids: UniqueIds, count: int) -> Iterator[_Entry]:
-    """Yield the IDs with the smallest hashes, in order: a random choice that is always the same."""
+    """Yield the IDs with the smallest hashes, in order: a random but reproducible choice."""
     largest = heapq.nsmallest(count, map(_hash, eval_ids))[-1]
     return (entry for entry in zip(eval_ids, eval_ids.facts(), strict=True) if _hash(entry[0]) <= largest)
 

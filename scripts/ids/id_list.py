@@ -1,4 +1,4 @@
-"""Read the IDs of lists of any length without duplicates; bad lines are named, not written."""
+"""Read the IDs of lists of any length without duplicates; bad lines are printed, not written to a file."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -44,7 +44,7 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
 
     Raises:
         BadSource: it cannot be read, or names no evaluation ID at all.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     with (
@@ -56,7 +56,7 @@ def read_id_list(source: str, column: str | None, settings: Settings) -> IdList:
 
 
 def read_selected_ids(sources: Sequence[str], run: str | None, settings: Settings) -> IdList:
-    """Return the IDs of a command line, in arguments, files and the list of a run, in memory of a fixed size.
+    """Return the IDs of a command line: of its arguments, its files and the list of a run, in bounded memory.
 
     Args:
         sources: see ``scripts.ids.arguments.read_ids``, which keeps them in memory.
@@ -65,7 +65,7 @@ def read_selected_ids(sources: Sequence[str], run: str | None, settings: Setting
     Raises:
         click.UsageError: nothing is given, or a source is neither a file nor an ID.
         BadSource: a source cannot be read, the run has no list, or there is no evaluation ID at all.
-        ServiceUnavailable: S3, the archive, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, the archive, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     if not sources and run is None:
@@ -78,7 +78,7 @@ def read_selected_ids(sources: Sequence[str], run: str | None, settings: Setting
 
 
 def _add_all(sieve: Deduplicator, candidates: Iterable[tuple[str, Candidate]]) -> int:
-    """Add the IDs of candidates, each with its place, and name the first bad ones; return the number of bad ones."""
+    """Add the IDs of candidates, and print the first bad ones, each with its place; return the number of bad ones."""
     bad = 0
     for where, candidate in candidates:
         try:

@@ -33,7 +33,7 @@ def find_key(numbered: Iterable[tuple[int, str]], column: str | None) -> str:
     """Return the key of the evaluation IDs, from the first lines.
 
     Raises:
-        BadSource: there is no such key, or it is not clear which one it is.
+        BadSource: there is no such key, or more than one is possible.
     """
     values = (_value(line) for _, line in numbered)
     objects = list(islice((value for value in values if isinstance(value, dict)), ROWS_LOOKED_AT))
@@ -57,7 +57,7 @@ class FactKeys:
     reader: RowReader
 
     def read(self, eval_id: str, value: object) -> RowCandidate:
-        """Return the ID with what its object says of it."""
+        """Return the ID with the values of its object."""
         return self.reader.read(eval_id, [None if name is None else _look_up(value, name) for name in self.names])
 
 
@@ -65,7 +65,7 @@ def find_fact_keys(numbered: Iterable[tuple[int, str]], facts: RowColumns) -> Fa
     """Return the keys with facts, from the first lines: exports omit keys without a value.
 
     Raises:
-        BadSource: one that is asked for is not there, or it is not clear which one it is.
+        BadSource: a requested key is missing, or more than one is possible.
     """
     values = (_value(line) for _, line in numbered)
     names, nested = _name_keys([value for value in values if isinstance(value, dict)])

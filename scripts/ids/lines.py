@@ -8,7 +8,7 @@ from typing import IO, TextIO
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
 
 LONGEST = 1 << 20
-"""Most characters of a line, or of a record of several lines."""
+"""Maximum number of characters in a line, or in a record of several lines."""
 TOO_LONG = "it is longer than 1 MiB"
 
 Lines = Iterator[tuple[int, str]]
@@ -21,7 +21,7 @@ def decode_lines(file: IO[bytes], encoding: str) -> TextIO:
 
 
 def bounded_lines(file: TextIO) -> Lines:
-    """Yield the lines; of one that is too long only the beginning, without a line end."""
+    """Yield the lines, but only the beginning of a line that is too long, without its line end."""
     for number, line in enumerate(iter(partial(file.readline, LONGEST + 1), ""), 1):
         if is_too_long(line):
             while (rest := file.readline(LONGEST)) and rest[-1] != "\n":

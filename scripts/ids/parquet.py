@@ -83,7 +83,7 @@ def _rows(table: Any, columns: Sequence[_Path], positions: Sequence[int | None])
 
 
 def _values(batch: Any, columns: Sequence[_Path], at: int | None) -> Sequence[object]:
-    """Return the values of a column in a batch, in which it has the place among those of its name that it has there."""
+    """Return the values of a column in a batch, where columns of the same name have the same order."""
     if at is None:
         return [None] * len(batch)
     path = columns[at]

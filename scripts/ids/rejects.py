@@ -33,7 +33,7 @@ class Rejects:
         return self._path if self.count else None
 
     def __enter__(self) -> Self:
-        """Remove the file of an earlier reading."""
+        """Remove the file of an earlier run."""
         with self._translated():
             self._path.unlink(missing_ok=True)
         return self

@@ -33,7 +33,7 @@ def download(url: str, endpoint: str | None, file: IO[bytes], folder: Path | Non
     Raises:
         BadSource: there is no such bucket or object, or access is denied.
         SettingsError: there are no credentials.
-        ServiceUnavailable: S3 does not answer as it must, or the disk has no room.
+        ServiceUnavailable: S3 fails, or the disk is full.
     """
     bucket, _, key = url.removeprefix(_SCHEME).partition("/")
     if not bucket or not key:

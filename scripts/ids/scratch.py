@@ -13,7 +13,7 @@ from worker.config.settings import Settings
 
 
 def scratch_folder(settings: Settings | None) -> Path | None:
-    """Return the folder, which is created if it is missing; None is the system's own one.
+    """Return the folder, which is created if it is missing; None stands for the folder of the system.
 
     Raises:
         ServiceUnavailable: it cannot be created.
@@ -29,7 +29,7 @@ def scratch_folder(settings: Settings | None) -> Path | None:
 
 @contextmanager
 def leave_no_folders(settings: Settings) -> Iterator[None]:
-    """Remove the folders that reading a list makes, but none that was there or holds anything."""
+    """Remove the folders that reading a list makes, unless they existed before or are not empty."""
     folders = (settings.private_dir / "spool", settings.private_dir, settings.state_dir)
     made = [folder for folder in folders if not folder.exists()]
     try:

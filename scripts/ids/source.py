@@ -25,7 +25,7 @@ _DOCUMENT = re.compile(r"\[$|\{$|\[\s*[\[{\"]")
 def open_source(
     source: str, *, column: str | None, settings: Settings | None, facts: RowColumns | None = None
 ) -> Iterator[Candidates]:
-    """Yield the candidates of a source, with their lines or rows from 1.
+    """Yield the candidates of a source, with the numbers of their lines or rows, from 1.
 
     Args:
         source: a path, ``-`` for standard input, or ``s3://bucket/key``; each may be gzip.
@@ -35,7 +35,7 @@ def open_source(
 
     Raises:
         BadSource: it cannot be read, then or later, or is not a list of IDs.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     try:

@@ -1,4 +1,4 @@
-"""Read the bytes of a source, decompressed, with a look at the beginning; it need not be seekable."""
+"""Read the bytes of a source, decompressed, and give access to its beginning; it need not be seekable."""
 
 import gzip
 import io
@@ -43,7 +43,7 @@ def open_stream(source: str, settings: Settings | None) -> Iterator[Stream]:
 
     Raises:
         BadSource: it cannot be opened, or cannot be read then or later.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     with ExitStack() as stack:
@@ -59,7 +59,7 @@ def seekable_copy(file: IO[bytes], folder: Path | None) -> Iterator[IO[bytes]]:
 
     Raises:
         BadSource: the file cannot be read to its end.
-        ServiceUnavailable: the disk has no room.
+        ServiceUnavailable: the disk is full.
     """
     with scratch_file(folder) as copy:
         with translate_disk_errors(folder):

@@ -27,7 +27,7 @@ _BUCKETS = 64
 _AT_ONCE = 1 << 15
 """The number of IDs in a batch; a multiple of 8."""
 _IN_MEMORY = 1 << 16
-"""Most bytes of each file that stay in memory."""
+"""Maximum number of bytes of each file that stay in memory."""
 _PLACED = struct.Struct(">16sQ")
 _FACTS = struct.Struct(">Bq")
 _BITS = {evidence: 1 << number for number, evidence in enumerate(Evidence)}
@@ -88,7 +88,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
     """Removes duplicates: add all IDs, then call ``finish``.
 
     Args:
-        folder: folder of the temporary files for IDs that are too many for memory; None is the system's own one.
+        folder: folder of the temporary files for lists that do not fit into memory; None stands for the system's.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -109,7 +109,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         """Add an ID in its canonical form, with the facts of the evaluation.
 
         Raises:
-            ServiceUnavailable: the disk has no room.
+            ServiceUnavailable: the disk is full.
         """
         self._waiting.append(eval_id)
         self._waiting_facts += _pack(facts)
@@ -120,7 +120,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
         """Return the IDs without duplicates; nothing can be added afterwards.
 
         Raises:
-            ServiceUnavailable: the disk has no room.
+            ServiceUnavailable: the disk is full.
         """
         self._write()
         with translate_disk_errors(self._folder):

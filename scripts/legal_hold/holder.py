@@ -59,7 +59,7 @@ class Holder:
 
     Attributes:
         bucket: the archive.
-        s3: the same archive, if it is in S3; in a folder the manifest alone holds.
+        s3: the same archive, if it is in S3; in a folder, only the manifest holds.
         matter: name of the matter.
         even_if_absent: whether to write a manifest for evaluations that are not archived.
         tags: the user's own tags.
@@ -140,7 +140,7 @@ class Holder:
         return manifest.model_copy(update={"matters": others, "matter_kinds": limits})
 
     async def _name(self, evaluation: Evaluation) -> Manifest:
-        """Name the matter in the manifest; return the manifest."""
+        """Add the matter to the manifest; return the manifest."""
         for _ in range(_TRIES):
             manifest = await amend(self.bucket, evaluation, self._add, self.tags)
             if manifest:

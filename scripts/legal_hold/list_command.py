@@ -45,7 +45,7 @@ async def _list(settings: Settings, *, as_json: bool) -> int:
 
 
 def as_facts(record: MatterRecord, counts: dict[str, int]) -> dict[str, object]:
-    """Return a matter as JSON has it.
+    """Return a matter as a JSON object.
 
     Args:
         counts: number of evaluations by environment.

@@ -14,13 +14,13 @@ from worker.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class AdditionSummary:
-    """What was added to a matter at once.
+    """One addition to a matter.
 
     Attributes:
         environment: environment of the evaluations.
-        added_at: when.
-        added_by: by whom.
-        evaluations: how many.
+        added_at: time of the addition.
+        added_by: operator that added them.
+        evaluations: number of evaluations.
         kinds: kinds of the documents that are held; empty if all are.
     """
 
@@ -37,7 +37,7 @@ class Members:
 
     Attributes:
         ids: the evaluations of each environment that has some, each once.
-        additions: what was added when by whom, the oldest first for each environment.
+        additions: the additions, the oldest first for each environment.
     """
 
     ids: dict[str, UniqueIds]
@@ -61,7 +61,7 @@ async def open_members(bucket: Bucket, matter: str, settings: Settings) -> Async
     Raises:
         IntegrityError: an addition is damaged.
         StorageError: the archive fails.
-        ServiceUnavailable: the disk has no room for the IDs.
+        ServiceUnavailable: the disk is too full for the IDs.
     """
     members = Members({}, [])
     with contextlib.ExitStack() as stack:

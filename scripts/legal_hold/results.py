@@ -9,7 +9,7 @@ import orjson
 from scripts.legal_hold.holder import HoldResult
 
 AT_ONCE = 10
-"""Evaluations at work at a time: boto3's pool has as many connections."""
+"""Number of concurrent evaluations: boto3's pool has as many connections."""
 T = TypeVar("T")
 
 

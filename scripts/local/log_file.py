@@ -10,9 +10,9 @@ KEPT = 4
 
 
 def rotate_log(log: Path) -> None:
-    """Move what a log holds to ``….1``, and the older ones on to ``….4``, once it has reached ``LOG_BYTES``.
+    """Move the content of a log to ``….1``, and shift older ones up to ``….4``, once it has reached ``LOG_BYTES``.
 
-    The worker goes on with the file it has open, so its content is copied and the file is emptied.
+    The worker keeps writing to its open file, so the content is copied and the file is emptied.
     """
     if not log.is_file() or log.stat().st_size < LOG_BYTES:
         return
@@ -23,7 +23,7 @@ def rotate_log(log: Path) -> None:
     try:
         names[0].touch(mode=0o600)
         shutil.copyfile(log, names[0])
-    except OSError:  # a full disk: a log that is lost is better than one that keeps it full
+    except OSError:  # the disk is full: better to lose a log than to keep the disk full
         names[0].unlink(missing_ok=True)
     with log.open("r+b") as file:
         file.truncate()

@@ -65,11 +65,11 @@ class LocalWorkers:
 
         Args:
             eval_ids: canonical IDs, each once.
-            refresh: ask RiskOS again about what is archived already.
+            refresh: ask RiskOS again about archived evaluations.
             refresh_outcomes: ask RiskOS again about evaluations whose manifest says one of these.
-            even_if_erased: archive again what was erased.
+            even_if_erased: archive erased evaluations again.
             accept_refusals: go on even if RiskOS has no documents for the first 200.
-            source: what the IDs came from, for the list of the run; None keeps no list.
+            source: source of the IDs, for the list of the run; None stores no list.
 
         Raises:
             ServiceUnavailable: the worker dies again and again, or RiskOS refuses the key.
@@ -150,7 +150,7 @@ def make_run_name(kind: str) -> str:
 
 
 async def _prepare(settings: Settings, embedded: EmbeddedRedis | None) -> None:
-    """Check that all services answer. If the Redis was just started here, no other worker can use it."""
+    """Check that all services answer; if Redis was just started here, end the leases and holds of earlier workers."""
     async with open_redis(settings.need_redis_url()) as redis:
         await check_redis(redis)
         archive = open_archive(settings)

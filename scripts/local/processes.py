@@ -114,7 +114,7 @@ def local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | 
 
 @contextlib.contextmanager
 def find_redis(settings: Settings) -> Iterator[Settings]:
-    """Yield settings that name the Redis with evaluations under way, for commands that only read or steer.
+    """Yield settings that name the Redis with evaluations under way, for commands that only read or control.
 
     Raises:
         SettingsError: no Redis is named, and nothing has been run here.
@@ -125,7 +125,7 @@ def find_redis(settings: Settings) -> Iterator[Settings]:
 
 @contextlib.contextmanager
 def find_local_redis(settings: Settings) -> Iterator[tuple[Settings, EmbeddedRedis | None]]:
-    """Yield the same settings, and the embedded Redis if it is one.
+    """Yield the settings as ``find_redis`` does, and the embedded Redis if it is used.
 
     Raises:
         SettingsError: none is named, and nothing has been run here.

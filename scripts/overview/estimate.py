@@ -1,4 +1,4 @@
-"""How long evaluations take: at the rate, at the quota, at the speed reached lately, and until parked ones are due."""
+"""Estimate how long evaluations take, from the rate, the quota, the recent speed and the parked evaluations."""
 
 from dataclasses import dataclass
 
@@ -7,10 +7,10 @@ from worker.config.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a backfill takes if nothing comes between.
+    """How long a backfill takes if nothing interrupts it.
 
     Attributes:
-        requests: how many it needs.
+        requests: number of requests that it needs.
         rate: requests per second that are expected.
         per_day: requests per day that it may send; None without a quota.
         seconds: how long it takes.
@@ -30,8 +30,8 @@ def estimate_requests(
     """Return how long requests of a backfill take.
 
     Args:
-        requests: how many.
-        settings: what part of rate and quota it may use.
+        requests: number of requests.
+        settings: settings with the shares of rate and quota that it may use.
         rate: requests per second of the account.
         measured: evaluations per second that workers reached; None if that is not known.
         last_due: seconds until the last evaluation that is parked is due.

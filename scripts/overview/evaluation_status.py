@@ -28,7 +28,7 @@ class EvaluationState(enum.StrEnum):
     ON_HOLD = "on_hold"
     """It waits for a hold of its account, of the archive or of its run to end."""
     DEAD_LETTER = "dead_letter"
-    """It is out of attempts, and only a redrive tries it again; enqueueing it does not."""
+    """It is out of attempts; a redrive, or a new order, tries it again."""
     DAMAGED = "damaged"
     """Its entry in Redis cannot be read; send it again."""
     ENDED = "ended"
@@ -54,7 +54,7 @@ class EvaluationStatus:
         outcome: how it ended, ``missing`` if neither knows it, None until it has ended.
         cause: what stopped its last attempt, or why something is not in the archive: a short fixed word.
         next_attempt_at: when the next attempt is due, RFC 3339 in UTC; None if that is not known.
-        archived: what the archive holds of it, whatever its state in the ledger is.
+        archived: the row of the archive, regardless of its state in the ledger.
         manifest: the current manifest, if there is one.
     """
 
@@ -66,7 +66,7 @@ class EvaluationStatus:
     manifest: StoredManifest | None
 
     def as_json(self) -> dict[str, object]:
-        """Return it as JSON: numbers, a key and names of legal holds, but no name from a bundle."""
+        """Return the status as JSON: numbers, a key and names of legal holds, but no name from a bundle."""
         return {
             "eval_id": self.archived.eval_id,
             "state": self.state,

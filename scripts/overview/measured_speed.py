@@ -1,4 +1,4 @@
-"""The speed that the workers of an account reached, kept in Redis for the plan of the next backfill."""
+"""Store the speed that the workers of an account reached in Redis, for the plan of the next backfill."""
 
 import math
 
@@ -29,22 +29,22 @@ class BusySpeed:
         return self._count / self._seconds if is_known else None
 
     def observe(self, counters: RunCounters, now: float, *, is_busy: bool) -> None:
-        """Add the time since the last call, and what has ended in it, if there was work all the time.
+        """Add the time since the last call, and the evaluations that ended in it, if there was work all the time.
 
         Args:
             counters: of the run.
-            now: seconds of a clock that never goes back.
-            is_busy: whether anything waits for a worker and for nothing else.
+            now: seconds of a monotonic clock.
+            is_busy: whether an evaluation waits only for a worker.
         """
         ended = counters.total - counters.pending - sum(counters.outcomes.get(each, 0) for each in _WITHOUT_REQUEST)
-        if self._last and self._last[1]:  # the time before the first one is that of starting
+        if self._last and self._last[1]:  # the time before the first one is startup time
             self._seconds += now - self._last[0]
             self._count += ended - self._last[1]
         self._last = (now, ended) if is_busy else None
 
 
 class SpeedRecorder:
-    """Measures the speed of a run, and keeps it every ten seconds and at the end.
+    """Measures the speed of a run, and stores it every ten seconds and at the end.
 
     Args:
         redis: the client.
@@ -57,7 +57,7 @@ class SpeedRecorder:
         self._speed, self._next = BusySpeed(), 0.0
 
     async def observe(self, counters: RunCounters, now: float, *, is_busy: bool) -> None:
-        """Add what has ended since the last call; see ``BusySpeed.observe``."""
+        """Add the evaluations that ended since the last call; see ``BusySpeed.observe``."""
         self._speed.observe(counters, now, is_busy=is_busy)
         if self._speed.per_second and (now >= self._next or not counters.pending):
             self._next = now + _SAVE_SECONDS
@@ -65,7 +65,7 @@ class SpeedRecorder:
 
 
 async def save_speed(redis: "Redis", account: str, per_second: float, limit: float) -> None:
-    """Keep the speed of an account; one that its rate limits says nothing of the workers, and is forgotten.
+    """Store the speed of an account, or delete it if the rate limited it, because it then says nothing about workers.
 
     Args:
         limit: requests per second that a backfill of the account may send.
@@ -77,7 +77,7 @@ async def save_speed(redis: "Redis", account: str, per_second: float, limit: flo
 
 
 async def read_speed(redis: "Redis", account: str) -> float | None:
-    """Return the speed that was kept of an account, or None."""
+    """Return the stored speed of an account, or None."""
     text = await redis.hget(_KEY, account)
     try:
         speed = float(text or 0)

@@ -1,4 +1,4 @@
-"""What `status` and the operations page show: queues, holds, runs, rates and workers."""
+"""The data of `status` and of the operations page: queues, holds, runs, rates and workers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -30,12 +30,12 @@ class Overview:
 
     Attributes:
         stats: evaluations by state.
-        holds: of accounts, of runs and of the archive.
+        holds: holds of accounts, of runs and of the archive.
         runs: the newest runs and their counters.
-        rates: of each account.
+        rates: the rate of each account.
         workers: the number of workers that serve each queue.
         rejected: the number of messages that broke the contract.
-        accounts: that this process knows.
+        accounts: the accounts that this process knows.
         paused: workers that have paused because a service fails for them.
         leftovers: the number of objects that workers wrote after an erasure.
         speeds: evaluations per second that workers reached lately, by account, as far as that is known.
@@ -63,10 +63,10 @@ class Overview:
         return {name: count for name, count in self.stats.held_by_account.items() if name not in self.rates}
 
     def seconds_left(self, run: RunCounters) -> float:
-        """Return how long a run will take at the speed reached lately, and at least until what is parked is due."""
+        """Return how long a run will take at the recent speed, but at least until its parked evaluations are due."""
         account = self._or_first(run.account)
         rate = self.rates[account.name].effective
-        # While something is on hold, less is sent than the workers can do.
+        # During a hold, workers send fewer requests than they could.
         measured = None if self.holds_of(account.name) else self.speeds.get(account.name)
         estimate = estimate_requests(run.active, account.settings, rate=rate, measured=measured, last_due=run.last_due)
         return estimate.seconds

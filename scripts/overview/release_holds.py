@@ -10,7 +10,7 @@ from tasks.resilience.run_holds import list_run_holds
 
 
 async def end_holds(redis: "Redis", scopes: Collection[str] | None = None) -> list[Hold]:
-    """End every hold but those of runs, or those of some scopes; return those that there were."""
+    """End every hold except those of runs, or only those of some scopes; return the ended holds."""
     found = [hold for hold in await Holds(redis).list_all() if scopes is None or hold.scope in scopes]
     return [hold for hold in found if await end_hold(redis, hold.scope)]
 
@@ -23,11 +23,11 @@ async def find_hold(redis: "Redis", scope: str) -> Hold | None:
 
 
 async def end_hold(redis: "Redis", scope: str) -> bool:
-    """End the hold of a scope; return whether there was one. That of a run ends for the rest of the run."""
+    """End the hold of a scope; return whether there was one. The hold of a run ends for the rest of the run."""
     if run := run_of_scope(scope):
         return await Ledger(redis).runs.accept_refusals(run)
     ended = await Holds(redis).end(scope)
     if ended:
-        # What failed before a person looked says nothing about what happens now.
+        # Failures before an operator intervened say nothing about the state now.
         await forget_failures(redis, scope)
     return ended

@@ -1,4 +1,4 @@
-"""Keep the list of a run that is not fed from one, so that `report` can show it later."""
+"""Store the list of a run that is not fed from a list, so that `report` can show it later."""
 
 from collections.abc import Sequence
 
@@ -18,10 +18,10 @@ from worker.config.settings import SettingsError
 async def keep_run_list(
     ledger: Ledger, account: AccountSettings, eval_ids: Sequence[str], order: EnqueueOptions, source: str
 ) -> None:
-    """Add evaluations to the list of their run in the archive, and say so on standard error if that is not possible.
+    """Add evaluations to the list of their run in the archive; if that fails, report it on standard error.
 
     Args:
-        order: how they are wanted; its trigger names the run.
+        order: options of the order; its trigger names the run.
         source: name of the file, or another source of the IDs.
     """
     run = order.trigger.run

@@ -28,7 +28,7 @@ async def report_rows(
 
 
 def _with_state(row: EvaluationRow, state: str | None, cause: str | None, without: str) -> EvaluationRow:
-    """Return the row of an evaluation without a manifest; ``without`` is its outcome if it is in no state either."""
+    """Return the row of an evaluation without a manifest; ``without`` is its outcome if the ledger has none either."""
     if state is None:
         return EvaluationRow(row.eval_id, without)
     outcome = Outcome.FAILED.value if state == "dead" else MISSING

@@ -13,9 +13,9 @@ class RunSnapshot:
     """The state of a run at one moment.
 
     Attributes:
-        counters: of the run.
-        stats: of the whole ledger.
-        holds: that stop the run.
+        counters: counters of the run.
+        stats: counts of the whole ledger.
+        holds: holds that stop the run.
         served: whether a worker serves the queue `backfill`.
         is_worker_starting: whether the worker of this command is starting, and no other one serves that queue.
         per_second: evaluations per second that ended lately; 0 while that is not known.

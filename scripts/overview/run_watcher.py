@@ -25,7 +25,7 @@ from worker.config.accounts_file import AccountSettings
 from worker.runtime import cancel_requested
 
 _LEAST = 10
-"""Evaluations that have to end before there is a speed."""
+"""Number of evaluations that have to end before a speed is reported."""
 
 
 class Speed:
@@ -40,14 +40,14 @@ class Speed:
         self._points: deque[tuple[float, int]] = deque()
 
     def observe(self, done: int, now: float) -> float:
-        """Record how many are done; return how many per second that is, or 0 while too few are done.
+        """Record how many are done; return how many are done per second, or 0 while too few are done.
 
         Args:
-            done: all that are done so far.
-            now: seconds of a clock that never goes back.
+            done: number of evaluations that are done so far.
+            now: seconds of a monotonic clock.
         """
         if len(self._points) == 1 and self._points[0][1] == done:
-            self._points.clear()  # nothing has ended yet: the time of starting does not count
+            self._points.clear()  # nothing has ended yet, so this was startup time
         self._points.append((now, done))
         while now - self._points[0][0] > self._lately and len(self._points) > 1:
             self._points.popleft()
@@ -87,8 +87,8 @@ async def watch_run(
         redis: the client.
         run: name of the run.
         account: name of its account; holds of other accounts do not concern it.
-        worker: that of the command, None if workers elsewhere do the work.
-        patience: seconds without a worker before a snapshot reports that; one elsewhere may be restarting.
+        worker: the worker of the command; None if workers elsewhere do the work.
+        patience: seconds without a worker before a snapshot reports it, because a worker elsewhere may be restarting.
     """
     ledger, holds, registry, speed = Ledger(redis), Holds(redis), WorkerRegistry(redis), Speed()
     served, registered_pid = time.monotonic(), 0
@@ -142,7 +142,7 @@ async def follow_run(
 ) -> RunSnapshot:
     """Show the progress of a run until nothing is pending, or only an operator can continue; return the last snapshot.
 
-    The speed that the workers reached is kept for the plan of the next backfill.
+    The speed that the workers reached is stored for the plan of the next backfill.
 
     Raises:
         RunLost: Redis no longer has the run.

@@ -1,1 +1,1 @@
-"""Work with bundles that could not be read: list them, get them out, and read them again."""
+"""Work with bundles that could not be read: list them, copy them out, and read them again."""

@@ -64,7 +64,7 @@ class Retrier:
         settings: settings of the account, with Redis.
         account: the account of the evaluations.
         resources: the open clients.
-        lenient: whether to take the whole members of a bundle that is refused.
+        lenient: whether to archive the intact members of a refused bundle.
     """
 
     def __init__(self, settings: Settings, account: AccountSettings, resources: Resources, *, lenient: bool) -> None:
@@ -87,7 +87,7 @@ class Retrier:
 
         Raises:
             ServiceUnavailable: the archive is on hold.
-            StorageError: the archive fails; the leases are released.
+            StorageError: the archive fails; the ledger no longer has the evaluations.
         """
         (hold,) = await self._holds.get_each(ARCHIVE)
         if hold:
@@ -105,7 +105,7 @@ class Retrier:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Extend the leases for as long as the block lasts."""
+        """Extend the leases until the block ends."""
 
         async def cancel_stale() -> None:
             self._leases.cancel_stale()
@@ -121,7 +121,7 @@ class Retrier:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _lease(self, states: Mapping[str, str | None]) -> dict[str, Job]:
-        """Lease the evaluations that have no other order, including those that a killed retry left."""
+        """Lease the evaluations that have no other order, including those whose retry was killed."""
         options = EnqueueOptions(Queue.BACKFILL, self._account, Trigger(QUARANTINE_SOURCE), without_request=True)
         if unknown := [each for each, state in states.items() if state is None]:
             await self._ledger.accept(unknown, options)
@@ -161,7 +161,7 @@ def _is_retry(job: Job) -> bool:
 
 @contextlib.asynccontextmanager
 async def open_retrier(settings: Settings, account: AccountSettings, *, lenient: bool) -> AsyncIterator[Retrier]:
-    """Yield a retrier for as long as the block lasts; it has no connection to RiskOS.
+    """Yield a retrier without a connection to RiskOS; it is usable until the block ends.
 
     Raises:
         SettingsError: a client cannot be opened with these settings.

@@ -22,7 +22,7 @@ _ALIKE = 0.8
 
 @dataclass(frozen=True, slots=True)
 class QuarantineSelection:
-    """The criteria that select bundles; without any, all bundles of evaluations that are not archived.
+    """The criteria that select bundles; without criteria, all bundles of evaluations that are not archived.
 
     Attributes:
         eval_ids: only bundles of these evaluations, even if they were archived since.

@@ -1,4 +1,4 @@
-"""Print what became of every evaluation of a run: CSV, JSON Lines, or an HTML file."""
+"""Print the outcome of every evaluation of a run as CSV, JSON Lines, or an HTML file."""
 
 import asyncio
 import contextlib
@@ -87,7 +87,7 @@ def _write_page(path: Path, page: str) -> None:
 async def _write_report(
     settings: Settings, name: str, write: RecordWriter, cells: KeptCells | None
 ) -> tuple[RunList, ReportTotals] | None:
-    """Write the rows of a run, and return what they say together; None if there is no list of it."""
+    """Write the rows of a run; return its list and the totals, or None if the archive has no list of it."""
     async with open_read_only_bucket(settings, may_be_new=True) as bucket:
         run = await read_run_list(bucket, settings.environment, name)
         if run is None:

@@ -35,26 +35,26 @@ class KeptPositions:
         return KeptCandidate(eval_id, tuple(_text(row[at]) if at < len(row) else "" for at in self.columns))
 
     def narrow(self) -> "KeptPositions":
-        """Return the same for rows that hold nothing but these columns."""
+        """Return a reader for rows that hold only these columns."""
         return KeptPositions(tuple(range(len(self.columns))))
 
 
 @dataclass(slots=True)
 class KeptColumns:
-    """The columns that are asked for, by name or by number from 1.
+    """The requested columns, by name or by number from 1.
 
     Attributes:
-        names: of the columns; those of the file once it has been opened.
+        names: names of the columns; those in the file once it has been opened.
     """
 
     names: tuple[str, ...]
     are_asked_for: bool = True
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> KeptPositions:
-        """Return where the columns are, nested ones after the others.
+        """Return the positions of the columns, nested ones after the others.
 
         Raises:
-            BadSource: one of them is not there.
+            BadSource: one of them is missing.
         """
         every = [*names, *nested]
         found = tuple(dict.fromkeys(find_named(every, name, KEEP_OPTION) for name in self.names))
@@ -66,7 +66,7 @@ class KeptCells(AbstractContextManager["KeptCells"]):
     """The cells of each evaluation, in a temporary database that SQLite removes when it is closed.
 
     Attributes:
-        names: of the columns, as a report has them: one that a report has itself begins with ``from.``.
+        names: names of the columns in a report; a name that every report has gets the prefix ``from.``.
     """
 
     def __init__(self, database: sqlite3.Connection, names: Sequence[str]) -> None:
@@ -84,16 +84,16 @@ class KeptCells(AbstractContextManager["KeptCells"]):
 
 
 def read_kept_cells(source: str, names: Sequence[str], column: str | None, settings: Settings) -> KeptCells:
-    """Read columns of a list; the first row of an evaluation counts, and rows without one are passed over.
+    """Read columns of a list; the first row of an evaluation counts, and rows without one are skipped.
 
     Args:
         source: see ``open_source``.
-        names: of the columns.
-        column: of the evaluation IDs; see ``open_source``.
+        names: names of the columns.
+        column: column of the evaluation IDs; see ``open_source``.
 
     Raises:
         BadSource: the list cannot be read, or has no such column.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
     """
     columns, database = KeptColumns(tuple(names)), sqlite3.connect("")
     try:

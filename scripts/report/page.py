@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no script, no font, no address."""
+"""A report as one HTML file that needs nothing else: no script, no font, no URL."""
 
 import importlib.resources
 
@@ -22,7 +22,7 @@ def render_page(run: RunList, totals: ReportTotals, made_at: str, cells: KeptCel
         run: the list of the run.
         totals: its totals.
         made_at: when the report was made, in the format of manifests.
-        cells: columns of the customer's own file, for the rows that are named.
+        cells: columns of the customer's own file, for the rows that need attention.
     """
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"amount": format_bytes, "count": "{:,}".format, "counted": format_count}

@@ -1,1 +1,1 @@
-"""Keep documents as a retention schedule says: check the schedule, record events, plan and apply disposals."""
+"""Apply a retention schedule: check the schedule, record events, and plan and apply disposals."""

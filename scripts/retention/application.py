@@ -1,6 +1,6 @@
 """Apply a plan: dispose of its documents, wait once for workers, sweep again, and write the certificates.
 
-Everything can be repeated: the manifests say what was disposed of, and the certificates are written from them.
+Every step can be repeated: the manifests list the disposals, and the certificates are written from them.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ PART = 5_000
 """Evaluations of an environment whose disposals share a certificate: memory grows with them."""
 _AT_ONCE = 8
 _MOST_REFUSED = 100
-"""Evaluations with objects that cannot be removed, after which the reason must be the permissions of the process."""
+"""After this many evaluations with objects that cannot be removed, the cause must be the permissions of the process."""
 Result = TypeVar("Result")
 _Placed = tuple[PlannedEvaluation, int]
 
@@ -38,8 +38,8 @@ class CertificateSummary:
     Attributes:
         key: its key.
         rule: the rule.
-        documents: how many documents it lists.
-        bytes: their size.
+        documents: number of documents that it lists.
+        bytes: their total size.
     """
 
     key: str
@@ -54,9 +54,9 @@ class ApplicationResult:
 
     Attributes:
         documents: documents of the plan that are gone, or that would be disposed of in a dry run.
-        bytes: their size.
+        bytes: their total size.
         held_back: documents of the plan that were not disposed of, by their state.
-        kept: documents that are disposed of and still there, under a lock or a legal hold that came meanwhile.
+        kept: documents that are disposed of and still stored, under a lock or a legal hold that was set meanwhile.
         failed: evaluations that could not be processed, and certificates that could not be written.
         certificates: the certificates that list the documents.
     """
@@ -69,7 +69,7 @@ class ApplicationResult:
     certificates: dict[str, CertificateSummary] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
-        """Return the result as JSON has it."""
+        """Return the result as a JSON object."""
         return {
             "documents": self.documents,
             "bytes": self.bytes,

@@ -1,4 +1,4 @@
-"""The command `retention apply`: dispose of what a plan names and is still due, or of everything that is due today."""
+"""The command `retention apply`: dispose of the documents of a plan that are still due, or of all due today."""
 
 import asyncio
 import contextlib
@@ -48,7 +48,7 @@ class ApplyOptions:
     Attributes:
         operator: completes the certificates.
         rate: evaluations per second.
-        wait: waits until no worker can be writing that read a manifest before.
+        wait: waits until no worker that read an earlier manifest can be writing.
         dry_run: whether to change nothing.
         as_json: whether to print JSON.
     """
@@ -181,7 +181,7 @@ async def _erase_deferred(
     # Imported lazily: a folder needs no Redis.
     from scripts.retention.deferred_erasures import erase_deferred  # noqa: PLC0415
 
-    # This process is about to use the embedded Redis, so the lock of that one shows now whether a worker runs.
+    # Checked now: once this process uses the embedded Redis, the lock no longer shows whether a worker runs.
     wait = partial(wait_for_workers, 0) if _has_no_worker(survey.settings) else options.wait
     duties = RetentionDuties(survey.schedule, survey.today)
     return await erase_deferred(

@@ -24,7 +24,7 @@ class DocumentState(enum.StrEnum):
     GOVERNANCE_LOCK = "governance_lock"
     """It is due, but S3 keeps it."""
     REVIEW = "review"
-    """Its period has ended, and its rule asks a person."""
+    """Its period has ended, and its rule requires a review."""
     GRACE = "grace"
     """Its period has ended, but the grace after the report of its event has not."""
     CLOCK = "clock"
@@ -47,7 +47,7 @@ class AssessedDocument:
         document: the document.
         decision: which rule decides, and from when.
         state: whether it is due, or what it waits for.
-        goes_on: day on which it may go, if it is due or S3 keeps it.
+        goes_on: day from which it may be disposed of, if it is due or S3 keeps it.
     """
 
     document: DocumentRecord
@@ -64,9 +64,9 @@ class AssessedDocument:
 def assess(
     schedule: Schedule, manifest: Manifest, events: Mapping[str, EventRecord], until: date
 ) -> list[AssessedDocument]:
-    """Return what the schedule says about each document of a manifest by a day; locks of S3 are not known here.
+    """Return the state of each document of a manifest on a day, according to the schedule, without locks of S3.
 
-    Documents with the same bytes go together: the archive never stores bytes again of which it has disposed.
+    Documents with the same bytes are disposed of together: the archive never stores disposed bytes again.
     """
     found = [_assess(schedule, manifest, document, events, until) for document in manifest.documents]
     if not any(each.state is DocumentState.DUE for each in found):

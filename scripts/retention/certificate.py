@@ -1,4 +1,4 @@
-"""The certificate of disposal: what one application of one rule disposed of, without names of documents or persons.
+"""The certificate of disposal: the documents that one application of one rule disposed of, without personal names.
 
     receipts/disposals/{environment}/{time}-{hash}.json
 
@@ -65,7 +65,7 @@ class Certificate(ArchiveRecord):
 
 @dataclass(frozen=True, slots=True)
 class Operator:
-    """A person who applies a plan.
+    """The operator who applies a plan.
 
     Attributes:
         by: the name.
@@ -146,14 +146,14 @@ async def certify(
     operator: Operator,
     others: Counter[tuple[str, str]],
 ) -> Certificate:
-    """Write a certificate, or add to it what it does not list yet.
+    """Write a certificate, or add the disposals that it does not list yet.
 
     Args:
         key: its key, which all these disposals name.
         disposals: the disposals of each evaluation.
         plan: SHA-256 of the plan; None if it is not known.
         operator: completes it.
-        others: kinds and hashes of documents of other evaluations that it lists, as this process knows.
+        others: kinds and hashes of documents of other evaluations that it is known to list.
 
     Raises:
         ManifestChanged: another process changed it during every try.
@@ -178,8 +178,8 @@ def _find_unlisted(
 ) -> tuple[list[DisposedRecord], int]:
     """Return the disposals that a certificate does not list, and how many evaluations it does not count.
 
-    Several evaluations may have had the same bytes, and a certificate does not say which of them it lists. But it was
-    written before any document was disposed of that is newer than all of its own.
+    Several evaluations may have had the same bytes, and a certificate does not say which of them it lists. But it
+    lists no document that was disposed of after its ``disposed_until``.
     """
     listed = Counter((each.kind, each.sha256) for each in before.documents) - others if before else Counter()
     until = before.disposed_until if before else ""

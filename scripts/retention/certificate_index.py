@@ -14,7 +14,7 @@ from tasks.storage.manifest import Manifest, format_utc
 from tasks.storage.manifest_records import DisposedRecord
 
 _RECENT = timedelta(days=7)
-"""For as long, another machine may have written a certificate before an application was through."""
+"""Within this time, another machine may have written a certificate before the application was complete."""
 
 
 @dataclass(slots=True)
@@ -36,7 +36,7 @@ class CertificateIndex:
 
     Attributes:
         bucket: reads certificates.
-        since: time in the format of manifests, from which on a disposal is recent.
+        since: time in the format of manifests; disposals from then on are recent.
         old: keys of certificates whose plans were made before; they list all older disposals that name them.
         listings: what the other certificates list, and the old ones that recent disposals name.
     """
@@ -94,7 +94,7 @@ async def _read_listing(bucket: Bucket, key: str) -> _Listing:
     try:
         found = await read_certificate(bucket, key)
     except IntegrityError:
-        return _Listing()  # to complete it fails, and says so
+        return _Listing()  # completing it fails, and reports the damage
     if found is None:
         return _Listing()
     return _Listing(found.disposed_until, Counter((each.kind, each.sha256) for each in found.documents))

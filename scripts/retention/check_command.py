@@ -130,7 +130,7 @@ async def _explain(
         async def one(eval_id: str) -> CheckedEvaluation:
             return await check_evaluation(bucket, Evaluation(eval_id, settings.environment), schedule)
 
-        async with aclosing(ordered_gather(_AT_ONCE, one, selected())) as checked:  # type: ignore[type-var]  # as there
+        async with aclosing(ordered_gather(_AT_ONCE, one, selected())) as checked:  # type: ignore[type-var]  # it is a generator
             async for each in checked:
                 _print_evaluation(each, as_json=as_json)
                 code = NOT_ALL if each.problem else code

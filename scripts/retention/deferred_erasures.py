@@ -24,12 +24,12 @@ from worker.config.settings import Settings
 
 @dataclass(slots=True)
 class DeferredErasures:
-    """What became of deferred requests.
+    """The result for deferred requests.
 
     Attributes:
         erased: requests that were carried out, or that would be in a dry run.
-        waiting: requests that a duty still stands against.
-        held_back: requests that a legal hold or a lock of S3 stands against.
+        waiting: requests that a duty still blocks.
+        held_back: requests that a legal hold or a lock of S3 blocks.
         failed: evaluations and receipts that could not be processed.
     """
 
@@ -39,7 +39,7 @@ class DeferredErasures:
     failed: set[str] = field(default_factory=set)
 
     def as_json(self) -> dict[str, int]:
-        """Return the counts as JSON has them."""
+        """Return the counts as a JSON object."""
         return {
             "erased": self.erased,
             "waiting": self.waiting,

@@ -32,8 +32,8 @@ IsIdle = Callable[[Evaluation], Awaitable[bool]]
 """Returns whether no worker has an evaluation."""
 
 
-class StillWritten(Exception):  # it says what happened
-    """Something writes, or may write, a document of which the archive has disposed."""
+class StillWritten(Exception):  # named for what happened
+    """Something writes, or may write, a document that the archive has disposed of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ class DisposalStores:
 
 @dataclass(frozen=True, slots=True)
 class Disposal:
-    """What became of the documents that a plan names of one evaluation.
+    """The result for the documents of one evaluation that a plan names.
 
     Attributes:
         due: documents that are due, and that nothing holds back: each is listed as disposed now, except in a dry run.
-        held_back: the state of each other one that the archive holds.
+        held_back: the states of the other ones that the archive holds.
         is_listed: whether the manifest lists disposals of this plan, so that its objects have to be swept again.
     """
 
@@ -71,8 +71,8 @@ class SweptEvaluation:
     """An evaluation after the second sweep.
 
     Attributes:
-        disposals: documents of which no version exists any more, by the key of the certificate that is to list them.
-        kept: documents that are still there, under a lock or a legal hold that came meanwhile.
+        disposals: documents whose versions are all removed, by the key of the certificate that is to list them.
+        kept: documents that are still stored, under a lock or a legal hold that was set meanwhile.
     """
 
     disposals: Mapping[str, Sequence[DisposedRecord]] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class Disposer:
                 self.stores.tags,
             )
         ours = _hashes(self._find_disposals(manifest, planned, part)) if manifest else frozenset[str]()
-        if manifest:  # matters may have come between the two reads
+        if manifest:  # matters may have been added between the two reads
             held_back[DocumentState.HOLD] += sum(
                 each.document.sha256 not in ours and manifest.is_held(each.document.kind) for each in due
             )
@@ -150,7 +150,7 @@ class Disposer:
         return Disposal([each for each in due if each.document.sha256 in ours], held_back, bool(ours))
 
     async def sweep(self, planned: PlannedEvaluation, part: int, is_idle: IsIdle) -> SweptEvaluation:
-        """Remove what workers stored again since; raises as ``dispose``.
+        """Remove objects that workers have stored again since; raises as ``dispose``.
 
         Args:
             is_idle: returns whether no worker has an evaluation.
@@ -194,7 +194,7 @@ class Disposer:
             for each in assessed
             if each.state is DocumentState.DUE and (each.document.kind, each.document.sha256, each.rule) in named
         ]
-        # Documents with the same bytes go together, or not at all.
+        # Documents with the same bytes are disposed of together, or not at all.
         staying = _hashes(each.document for each in assessed if each not in due)
         due = [each for each in due if each.document.sha256 not in staying]
         hashes = {each.sha256 for each in planned.documents}
@@ -259,7 +259,7 @@ class Disposer:
         )
 
     async def _set_apart(self, planned: PlannedEvaluation, part: int, hashes: Collection[str]) -> None:
-        """Let documents that S3 keeps wait for a certificate of their own."""
+        """Assign documents that S3 still keeps to a certificate of their own."""
 
         def change(manifest: Manifest) -> Manifest | None:
             ours = self._find_disposals(manifest, planned, part)

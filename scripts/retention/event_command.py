@@ -79,7 +79,7 @@ class EventPrinter:
             click.echo(f"{row.place}: {row.why}", err=True)
 
     def print_counts(self, repeated: int) -> None:
-        """Print how many reports had which result."""
+        """Print the number of reports by result."""
         counts = {result.value: self.counts[result] for result in ReportResult}
         counts |= {"repeated": repeated, "refused": self.refused}
         if self._as_json:
@@ -201,7 +201,7 @@ async def _record(wanted: EventSources, settings: Settings, store: ReportStore, 
 async def _for_each(
     store: ReportStore, work: Callable[[list[ReportRow]], Awaitable[T]], handle: Callable[[T], None], doing: str
 ) -> None:
-    """Work on the reports of each evaluation, some at a time, and handle the results in order."""
+    """Process the reports of several evaluations at a time, and handle the results in order."""
 
     async def evaluations() -> AsyncIterator[list[ReportRow]]:
         for rows in store.evaluations():

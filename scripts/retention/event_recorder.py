@@ -15,11 +15,11 @@ from tasks.storage.manifest import read_manifest
 
 
 class ReportResult(enum.StrEnum):
-    """What became of a valid report."""
+    """The result of a valid report."""
 
     RECORDED = enum.auto()
     UNCHANGED = enum.auto()
-    """The archive said the same before."""
+    """The archive already had the same report."""
     WITHDRAWN = enum.auto()
 
 
@@ -60,7 +60,7 @@ class EventRecorder:
         Raises:
             StorageError: the archive does not answer; a report may have been recorded.
         """
-        # An erasure may have come since the check, and its evaluation gets no event any more.
+        # The evaluation may have been erased since the check; an erased one gets no more events.
         if why := await self._find_problem(rows[0].eval_id):
             return [RefusedRow(row.place, f"{row.eval_id} {why}") for row in rows]
         return [await self._record_one(row) for row in rows]
@@ -76,7 +76,7 @@ class EventRecorder:
         return ReportResult.RECORDED if row.day else ReportResult.WITHDRAWN
 
     async def _find_problem(self, eval_id: str) -> str | None:
-        """Return why an evaluation can have no event."""
+        """Return why an evaluation can have no events, or None if it can."""
         try:
             stored = await read_manifest(self.bucket, Evaluation(eval_id, self.environment))
         except IntegrityError as error:

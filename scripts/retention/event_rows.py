@@ -77,7 +77,7 @@ class EventPositions:
         return ReportCandidate(eval_id, event or "", day)
 
     def narrow(self) -> "EventPositions":
-        """Return the same for rows that hold nothing but these columns."""
+        """Return the positions in rows that hold only these columns."""
         return EventPositions(0, 1)
 
 
@@ -87,7 +87,7 @@ class EventColumns:
     are_asked_for = True
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> EventPositions:  # noqa: ARG002  # as RowColumns has it
-        """Return where the columns are.
+        """Return the positions of the columns.
 
         Raises:
             BadSource: one of them is missing, or more than one has its name.
@@ -108,13 +108,13 @@ def read_table(
 
     Args:
         source: see ``open_source``.
-        column: of the evaluation IDs; see ``open_source``.
+        column: column of the evaluation IDs; see ``open_source``.
         events: events that the schedule knows.
         today: the day, UTC.
 
     Raises:
         BadSource: the list cannot be read, or has no such columns.
-        ServiceUnavailable: S3, or this machine's disk, does not do what it is asked.
+        ServiceUnavailable: S3, or this machine's disk, fails.
         SettingsError: there are no credentials for S3.
     """
     shown = named(source)
@@ -139,7 +139,7 @@ def _parse_report(candidate: Candidate, events: Collection[str], today: dt.date)
 def read_evaluations(
     sources: Sequence[str], settings: Settings, event: str, day: dt.date | None
 ) -> Iterator[ReportRow | RefusedRow]:
-    """Yield a report of the same event for each evaluation; ``read_ids`` says what sources are, and what is raised."""
+    """Yield a report of the same event for each evaluation; ``read_ids`` documents sources and errors."""
     for place, candidate in iterate_candidates(sources, settings):
         try:
             yield ReportRow(place, parse_candidate(candidate), event, day)

@@ -7,7 +7,7 @@ from tasks.retention.decision import Decision
 from tasks.retention.schedule import CAPTURED, FOREVER, Action, Rule, Schedule
 
 RULE_COLUMNS = ("rule", "matches", "keep for", "clock", "then", "keep")
-"""Titles of what ``describe_rule`` returns."""
+"""Titles of the cells that ``describe_rule`` returns."""
 _MATCHED = ("kind", "environment", "account", "run", "evidence")
 
 
@@ -26,7 +26,7 @@ class DocumentDecision:
     decision: Decision
 
     def as_json(self) -> dict[str, object]:
-        """Return the facts as JSON has them."""
+        """Return the decision as a JSON object."""
         rule = self.decision.rule
         return {
             "kind": self.kind,
@@ -54,7 +54,7 @@ def describe_rule(rule: Rule) -> tuple[str, ...]:
 
 
 def rule_as_json(rule: Rule) -> dict[str, object]:
-    """Return a rule as JSON has it."""
+    """Return a rule as a JSON object."""
     facts = {"name": rule.name, **_matched(rule), "tag": dict(rule.tag), "keep_for": str(rule.keep_for)}
     return {**facts, "clock": rule.clock, "then": rule.then, "keep": rule.keep}
 

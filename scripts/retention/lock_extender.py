@@ -1,7 +1,8 @@
 """Extend Object Locks of documents under a duty to keep: to the end of their period, once its clock has started.
 
-A lock is never shortened, and its mode never changes. Asking S3 for the lock of each document costs a request, and most
-locks do not move. So an evaluation has its turn on one day of four weeks, and on the days after an event was reported.
+A lock is never shortened, and its mode never changes. Asking S3 for the lock of a document costs a request, and most
+locks do not change. So the locks of an evaluation are checked on one day of 28, or more often if locks are short, and
+on the days after an event was reported.
 """
 
 import asyncio
@@ -39,7 +40,7 @@ class LockExtender:
         self.extended = 0
 
     async def extend(self, walked: WalkedEvaluation) -> None:
-        """Extend the locks of an evaluation if it has its turn.
+        """Extend the locks of an evaluation if they are checked today.
 
         Raises:
             ServiceUnavailable: S3 refuses it or does not answer.

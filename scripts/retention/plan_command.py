@@ -1,4 +1,4 @@
-"""The command `retention plan`: count what goes until a day and what waits, and write a plan."""
+"""The command `retention plan`: count the documents that are due by a day and those that wait, and write a plan."""
 
 import contextlib
 import gzip
@@ -121,6 +121,6 @@ def _open_for_writing(path: Path | None) -> Iterator[IO[bytes] | None]:
             path.open("wb") as file,
             gzip.open(file, "wb") if path.suffix == ".gz" else contextlib.nullcontext(file) as written,
         ):
-            yield written  # type: ignore[misc]  # GzipFile is one in all but name
+            yield written  # type: ignore[misc]  # GzipFile is an IO[bytes] but does not declare it
     except OSError as error:
         raise click.FileError(str(path), hint=str(error.strerror)) from None

@@ -1,4 +1,4 @@
-"""Count what goes until a day and what waits, by rule, kind and month, in memory that stays small."""
+"""Count documents that are due by a day and those that wait, by rule, kind and month, in little memory."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -25,9 +25,9 @@ class PlanRow:
         state: whether they are due, or what they wait for.
         rule: name of the rule that decides; empty if none matches.
         kind: their kind.
-        month: month in which they go; empty if that is not known.
-        documents: how many.
-        bytes: their size.
+        month: month in which they are disposed of; empty if that is not known.
+        documents: number of documents.
+        bytes: their total size.
     """
 
     state: DocumentState
@@ -43,7 +43,7 @@ class PlanRow:
         return [each.name for each in fields(cls)]
 
     def as_json(self) -> dict[str, object]:
-        """Return the row as JSON has it."""
+        """Return the row as a JSON object."""
         return asdict(self)
 
 
@@ -84,7 +84,7 @@ class PlanCounts:
         self.by_state.update(states)
 
     def rows(self) -> list[PlanRow]:
-        """Return the counts: what is due first, by month."""
+        """Return the counts: due documents first, by month."""
         order = {state: number for number, state in enumerate(DocumentState)}
         places = sorted(self._documents, key=lambda place: (order[place[0]], place[3], place[1], place[2]))
         return [PlanRow(*place, self._documents[place], self._bytes[place]) for place in places]
@@ -95,7 +95,7 @@ class PlanCounts:
         return sum(row.documents for row in rows), sum(row.bytes for row in rows)
 
     def as_json(self) -> dict[str, object]:
-        """Return the counts as JSON has them."""
+        """Return the counts as a JSON object."""
         states = {}
         for state in DocumentState:
             documents, size = self.total(state)
@@ -112,7 +112,7 @@ class PlanCounts:
         }
 
     def sentences(self) -> Iterator[str]:
-        """Yield a sentence for what goes, and for each thing that documents wait for."""
+        """Yield a sentence for the due documents, and one for each thing that documents wait for."""
         total = format_count(self.evaluations, "evaluation")
         yield f"{self._amount(DocumentState.DUE)} are due; the archive has {total}"
         for state, awaited in _WAITS_FOR.items():
@@ -137,7 +137,7 @@ class PlanCounts:
         return f"{count} ({format_bytes(size)}) of {format_count(self.by_state[state], 'evaluation')}"
 
     def problems(self) -> Iterator[str]:
-        """Yield a sentence for what keeps the counts from being complete."""
+        """Yield a sentence for each reason why the counts are incomplete."""
         if self.damaged:
             yield (
                 f"{format_count(self.damaged, 'evaluation')} with a damaged manifest or event; their documents are "

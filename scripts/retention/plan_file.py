@@ -1,6 +1,6 @@
-"""The file of a plan: a header, a line for each evaluation with documents that go, and the totals. JSON lines.
+"""The file of a plan, as JSON Lines: a header, a line for each evaluation with due documents, and the totals.
 
-The totals come last, so that a plan that was cut short is noticed. A name that ends in ``.gz`` compresses the file.
+The totals come last, so that a truncated plan is detected. A name that ends in ``.gz`` compresses the file.
 """
 
 import gzip
@@ -24,7 +24,7 @@ _CUT = "the plan is cut short: make it again"
 
 
 class BadPlan(InvalidInput):
-    """A file is not a plan, is not a whole one, or is the plan of another archive.
+    """A file is not a plan, is incomplete, or is the plan of another archive.
 
     Args:
         why: one sentence that says what to do.
@@ -52,7 +52,7 @@ class _PlanRecord(BaseModel):
 
 
 class PlanHeader(_PlanRecord):
-    """What a plan was made from."""
+    """The inputs of a plan."""
 
     plan: Literal["docv-archive retention"] = "docv-archive retention"
     version: Literal[1] = 1
@@ -65,7 +65,7 @@ class PlanHeader(_PlanRecord):
 
 
 class PlannedDocument(_PlanRecord):
-    """A document that goes."""
+    """A document to dispose of."""
 
     kind: str
     sha256: str = Field(pattern=SHA256)
@@ -74,7 +74,7 @@ class PlannedDocument(_PlanRecord):
 
 
 class PlannedEvaluation(_PlanRecord):
-    """An evaluation with documents that go.
+    """An evaluation with documents to dispose of.
 
     Attributes:
         documents: documents that are due until the day of the plan.
@@ -93,7 +93,7 @@ class PlannedEvaluation(_PlanRecord):
 
 
 class PlanTotals(_PlanRecord):
-    """The last line: how much goes."""
+    """The last line: the totals."""
 
     evaluations: int = Field(ge=0)
     documents: int = Field(ge=0)
@@ -105,7 +105,7 @@ class PlanWriter:
 
     Args:
         file: open for writing.
-        header: what the plan is made from.
+        header: the inputs of the plan.
     """
 
     def __init__(self, file: IO[bytes], header: PlanHeader) -> None:
@@ -134,7 +134,7 @@ class PlanWriter:
         """Write the totals.
 
         Args:
-            size: bytes of all documents that go.
+            size: total bytes of the due documents.
         """
         totals = PlanTotals(evaluations=self._evaluations, documents=self._documents, bytes=size)
         self._write(totals)
@@ -147,11 +147,11 @@ class PlanWriter:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A whole plan.
+    """A complete plan.
 
     Attributes:
-        header: what it was made from.
-        totals: how much goes.
+        header: its inputs.
+        totals: the totals.
         sha256: hash of the file.
     """
 
@@ -174,10 +174,10 @@ def read_plan(file: IO[bytes]) -> Plan:
     """Return a plan after reading all of it once.
 
     Args:
-        file: open for reading; it stays open for as long as the plan is used.
+        file: open for reading; it has to stay open while the plan is used.
 
     Raises:
-        BadPlan: the file is not a plan, or not a whole one.
+        BadPlan: the file is not a plan, or is incomplete.
     """
     file.seek(0)
     digest = hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]  # it has readinto

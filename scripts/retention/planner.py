@@ -1,4 +1,4 @@
-"""Make a plan: count what goes until a day and what waits, and write a line for each evaluation with due documents."""
+"""Make a plan: count due and waiting documents, and write a line for each evaluation with due documents."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -15,7 +15,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.retention.schedule import Schedule
 
 MOST_LOCKS = 10_000
-"""Due documents whose locks a plan looks up. A request of boto3 takes ten times as long as reading a manifest."""
+"""Maximum number of locks that a plan looks up. A request of boto3 takes ten times as long as reading a manifest."""
 FindRetention = Callable[[str], VersionLock | None]
 
 
@@ -39,7 +39,7 @@ class ExaminedEvaluation:
 
 
 class Planner:
-    """Examines evaluations, and counts and writes what it found.
+    """Examines evaluations, and counts and writes the findings.
 
     Args:
         schedule: the retention schedule.
@@ -84,7 +84,7 @@ class Planner:
         return ExaminedEvaluation(walked.evaluation, documents, receipts, len(unfinished), bundles)
 
     async def _look_up_locks(self, documents: Sequence[AssessedDocument]) -> list[AssessedDocument]:
-        """Return documents with the locks of those that are due; those with the same bytes go when the last one may."""
+        """Look up the locks of due documents; documents with the same bytes wait for the last one of them."""
         if not any(each.state is DocumentState.DUE for each in documents):
             return list(documents)
         found = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
@@ -101,7 +101,7 @@ class Planner:
         ]
 
     async def _look_up_lock(self, assessed: AssessedDocument) -> AssessedDocument:
-        """Return a due document with the day on which it goes, or with the lock that holds it back beyond the plan."""
+        """Return a due document with its day of disposal, and as locked if its lock outlasts the plan."""
         goes_on, state = max(assessed.goes_on or self._today, self._today), DocumentState.DUE
         lock = await self._find_lock(assessed.document.key)
         if lock and lock.until:
@@ -119,7 +119,7 @@ class Planner:
         return await asyncio.to_thread(self._find_retention, key)
 
     def add(self, examined: ExaminedEvaluation) -> None:
-        """Count what was found, and write the line of an evaluation with documents that go."""
+        """Count the findings, and write the line if there are due documents or unfinished certificates."""
         counts, evaluation = self.counts, examined.evaluation
         counts.add(examined.documents or ())
         counts.unfinished += examined.unfinished
@@ -133,6 +133,6 @@ class Planner:
 
 
 def first_free_day(until: datetime) -> date:
-    """Return the first day that lies wholly after a lock."""
+    """Return the first day that begins at or after the end of a lock."""
     moment = until.astimezone(UTC)
     return (moment + timedelta(days=1) - timedelta.resolution).date()

@@ -1,4 +1,4 @@
-"""Open the records of evaluations in Redis for commands that may need none."""
+"""Open the records of evaluations in Redis for commands that may run without Redis."""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -13,7 +13,7 @@ from worker.config.settings import Settings, SettingsError
 
 @contextlib.asynccontextmanager
 async def open_redis_records(settings: Settings) -> AsyncIterator[RedisRecords]:
-    """Open the records in Redis, also in the embedded one of a folder.
+    """Open the records in Redis, including the embedded one of a folder.
 
     Raises:
         ServiceUnavailable: Redis refuses or fails.

@@ -15,7 +15,7 @@ _TRIES = 8
 async def sample_evaluations(bucket: Bucket, environment: str, count: int) -> list[str]:
     """Return at most ``count`` evaluations of an environment, or all if there are not more.
 
-    They are the ones that follow fixed places among all IDs, which RiskOS makes at random. So the sample changes only
+    They follow fixed points in the range of IDs, which RiskOS assigns at random. So the sample changes only
     with the archive. If there are hardly more than ``count``, it may be a few evaluations smaller.
 
     Raises:

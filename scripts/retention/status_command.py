@@ -1,4 +1,4 @@
-"""The command `retention status`: what is due, what waits, and the last application."""
+"""The command `retention status`: due and waiting documents, and the last application."""
 
 from contextlib import aclosing
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""Survey the archive for a schedule: read every manifest once, and plan what goes."""
+"""Survey the archive for a schedule: read every manifest once, and plan the disposals."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -65,12 +65,12 @@ class Survey:
     async def run(
         self, bucket: Bucket, until: date, *, out: IO[bytes] | None = None, extender: LockExtender | None = None
     ) -> PlanCounts:
-        """Return what goes until a day and what waits.
+        """Return the counts of documents that are due by a day, and of those that wait.
 
         Args:
             bucket: the archive.
             out: file to write the plan to, or None.
-            extender: extends locks on the way, or None.
+            extender: extends locks during the survey, or None.
 
         Raises:
             ServiceUnavailable: S3, or the folder, refuses or fails.

@@ -1,7 +1,7 @@
 """Walk the evaluations of the archive in the order of their IDs, each with its manifest and its events.
 
-Events are listed next to the evaluations, in the same order. S3 takes twelve times as much for a listing as for reading
-an object, and a listing for each evaluation would be the largest part of the price.
+Events are listed next to the evaluations, in the same order. S3 charges twelve times as much for a listing as for
+reading an object, so a listing for each evaluation would be the largest part of the cost.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class ArchiveWalk:
     with_events: bool
 
     async def run(self, examine: Callable[[WalkedEvaluation], Awaitable[Result]]) -> AsyncIterator[Result]:
-        """Yield what a function returns for each evaluation, in order; it is called for several at the same time.
+        """Yield the result of a function for each evaluation, in order; it runs for several at the same time.
 
         Raises:
             StorageError: the archive does not answer.

@@ -96,7 +96,7 @@ class HttpMetrics:
         self._ids.labels(result.value).inc(count)
 
     def count_closed(self, why: CloseReason) -> None:
-        """Count a connection that we ended."""
+        """Count a connection that the server closed."""
         self._ended.labels(why.value).inc()
 
     def count_wrong_secret(self, status: int) -> None:

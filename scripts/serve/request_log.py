@@ -1,4 +1,4 @@
-"""Log and count each request: without address, query and headers, and with the route instead of the path."""
+"""Log and count each request, without address, query and headers, and with the route instead of the path."""
 
 import secrets
 import time

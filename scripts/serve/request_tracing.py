@@ -1,4 +1,4 @@
-"""Record a span for each request in the caller's trace: without address and query, with the route for the path."""
+"""Record a span for each request in the caller's trace, without address and query and with the route as the path."""
 
 from http import HTTPStatus
 

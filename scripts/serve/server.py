@@ -102,7 +102,7 @@ async def running_server(
     *,
     read_only: bool = False,
 ) -> AsyncIterator[str]:
-    """Serve for as long as the block lasts; yield the URL.
+    """Serve until the block ends; yield the URL.
 
     Raises:
         ServiceUnavailable: Redis or the archive does not answer, or the address cannot be bound.

@@ -32,7 +32,7 @@ class SimulatedResponse:
     Attributes:
         status: the HTTP status.
         body: the whole body, even if only a part of it is delivered.
-        headers: headers that the HTTP server does not set by itself.
+        headers: headers that the HTTP server does not add.
         delivery: how it is delivered.
     """
 
@@ -49,8 +49,8 @@ class SimulatedRequest:
     Attributes:
         eval_id: canonical UUID in lower case.
         attempt: 1 for the first request that key, rate and quota let through.
-        image_bytes: about the size of each JPEG.
-        elsewhere: where a redirect leads.
+        image_bytes: approximate size of each JPEG.
+        elsewhere: URL to which a redirect leads.
     """
 
     eval_id: str

@@ -12,10 +12,10 @@ from scripts.simulator.layouts import documents_in
 from scripts.simulator.scenarios import Scenario, scenario_of
 
 DEFAULT_IMAGE_BYTES = 24_000
-"""About the size of each JPEG by default."""
+"""Default approximate size of each JPEG."""
 
 _A_FIXED_DAY = (2025, 6, 15, 12, 0, 0)
-# A few are enough: only an evaluation that is requested again at once is found here. Bundles of several
+# A few are enough: only an immediate repetition of a request hits this cache. Bundles of several
 # megabytes each would take much memory.
 _KEPT = 32
 
@@ -25,7 +25,7 @@ def documents_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, change
 
     Args:
         eval_id: canonical UUID in lower case.
-        image_bytes: about the size of each JPEG.
+        image_bytes: approximate size of each JPEG.
         changed: whether an attachment was added since the evaluation was completed.
     """
     return documents_in(scenario_of(eval_id), eval_id, image_bytes, changed=changed)
@@ -33,7 +33,7 @@ def documents_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, change
 
 @lru_cache(maxsize=_KEPT)
 def bundle_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, changed: bool = False) -> bytes:
-    """Return the sound bundle of an evaluation; the arguments are those of ``documents_of``."""
+    """Return the intact bundle of an evaluation; the arguments are those of ``documents_of``."""
     documents = documents_of(eval_id, image_bytes, changed=changed)
     scenario = scenario_of(eval_id)
     if scenario is Scenario.FOLDER_ENTRIES:
@@ -47,7 +47,7 @@ def bundle_of(eval_id: str, image_bytes: int = DEFAULT_IMAGE_BYTES, *, changed: 
 
 
 def zip_of(documents: Mapping[str, bytes], *, compressed: bool = True) -> bytes:
-    """Return a ZIP of some documents that is the same on every day."""
+    """Return a ZIP of some documents that is the same every time."""
     return _write(io.BytesIO(), documents, compressed=compressed)
 
 

@@ -1,6 +1,6 @@
 """Damaged and malicious bundles.
 
-They are made from the documents of a sound bundle, so each is as large as a real one.
+They are made from the documents of an intact bundle, so each is as large as a real one.
 """
 
 import io
@@ -33,7 +33,7 @@ def truncated(documents: Documents) -> bytes:
 
 
 def empty(_: Documents) -> bytes:
-    """Return a sound ZIP without members."""
+    """Return a valid ZIP without members."""
     return zip_of({})
 
 

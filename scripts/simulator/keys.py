@@ -13,7 +13,7 @@ class Keys:
     """One simulated account for each key.
 
     Args:
-        options: how each behaves at first.
+        options: initial options of each account.
         others: further accepted keys, besides the one of the options.
         one_rate: whether all of them share rate and quota.
     """
@@ -33,7 +33,7 @@ class Keys:
         """Return the account of a key, or of the first key if none is named.
 
         Raises:
-            ValueError: the key is not one of them.
+            ValueError: the simulator does not accept the key.
         """
         if key is None:
             return self.first

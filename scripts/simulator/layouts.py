@@ -37,7 +37,7 @@ def documents_in(scenario: Scenario, eval_id: str, image_bytes: int, *, changed:
     Args:
         scenario: the scenario of the evaluation.
         eval_id: canonical UUID in lower case.
-        image_bytes: about the size of each JPEG.
+        image_bytes: approximate size of each JPEG.
         changed: whether an attachment was added since the evaluation was completed.
     """
     names = _NAMES.get(scenario, _DOCUMENTED)

@@ -36,7 +36,7 @@ class Neighbour:
         limiter: grants requests.
         least, most: requests per second.
         seed: seed of its rates.
-        now: seconds of a clock that never goes back.
+        now: seconds of a monotonic clock.
     """
 
     def __init__(self, limiter: SimulatedLimiter, least: int, most: int, *, seed: int = 1, now: float) -> None:

@@ -38,7 +38,7 @@ class SimulatorOptions:
         host: address to listen on.
         port: port to listen on; 0 takes a free one.
         api_key: the key it accepts.
-        image_bytes: about the size of each JPEG.
+        image_bytes: approximate size of each JPEG.
         rate: requests it grants in any second; None grants all, 0 none, as with a production key that
             is not activated yet.
         quota: requests it grants in a day; None grants all.

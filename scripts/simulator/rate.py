@@ -29,7 +29,7 @@ class SlidingSecond:
         """Return how many requests arrived less than a second ago.
 
         Args:
-            now: seconds of a clock that never goes back.
+            now: seconds of a monotonic clock.
         """
         while self._arrivals and self._arrivals[0] <= now - _SECOND + _ROUNDING:
             self._arrivals.popleft()
@@ -69,7 +69,7 @@ class LimitExceeded:
 
 
 class SimulatedLimiter:
-    """Grant requests within the rate and the quota; a refused request uses none of them."""
+    """Grant requests within the rate and the quota; a refused request uses neither."""
 
     def __init__(self) -> None:
         self._granted = SlidingSecond()
@@ -81,7 +81,7 @@ class SimulatedLimiter:
 
         Args:
             options: rate, quota and length of the day, as they are now.
-            now: seconds of a clock that never goes back.
+            now: seconds of a monotonic clock.
         """
         if now - self._day_began >= options.day_seconds:
             self._day_began, self._today = now, 0
@@ -118,5 +118,5 @@ _MARK = {RateHeaderStyle.STANDARD: "", RateHeaderStyle.X: "X-"}
 
 
 def retry_after(style: RateHeaderStyle, wait: float) -> dict[str, str]:
-    """Return the header that tells a refused request how long to wait, in whole seconds; RiskOS has none."""
+    """Return the header with the whole seconds that a refused request has to wait; RiskOS sends none."""
     return {f"{_MARK[style]}Retry-After": str(math.ceil(wait))} if style in _MARK else {}

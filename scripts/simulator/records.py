@@ -9,7 +9,7 @@ _COMPLETED, _PAUSED = "evaluation_completed", "evaluation_paused"
 
 
 def record_of(eval_id: str) -> dict[str, Any]:
-    """Return the record of an evaluation, in the shape of the answers of RiskOS's sandbox that its vendor published."""
+    """Return the record of an evaluation, in the shape of the sandbox answers that RiskOS's vendor published."""
     scenario = scenario_of(eval_id)
     if scenario is Scenario.NO_DOCV_STEP:
         return _record(eval_id, _COMPLETED, [_enrichment("Email Risk", "Socure", {"emailRisk": {"score": 0.1}})])

@@ -8,7 +8,7 @@ _RATE = 100
 def rehearsal_settings(url: str, key: str, rate: int | None) -> dict[str, str]:
     """Return settings with which a few hundred evaluations of every scenario end within a minute.
 
-    With the defaults, those that always fail would be dead letters after half an hour.
+    With the defaults, those that always fail would become dead letters only after half an hour.
 
     Args:
         url: base URL of the simulator.

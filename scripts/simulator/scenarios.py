@@ -1,4 +1,4 @@
-"""Scenarios of the simulator: the ID of an evaluation says how RiskOS answers for it.
+"""Scenarios of the simulator: the ID of an evaluation determines how RiskOS answers.
 
     d0c50402-0000-4000-8000-00000000002a
     ──┬───┬─                ─────┬──────

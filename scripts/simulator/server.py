@@ -14,7 +14,7 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.service import ELSEWHERE
 from scripts.simulator.stats import StatsSnapshot
 
-# Answers in progress at the end have this long; slow ones are then cut off.
+# At the end, answers in progress have this many seconds; unfinished ones are then cut off.
 _GRACE_SECONDS = 0.2
 
 
@@ -68,7 +68,7 @@ async def start_simulator(
     """Start a simulator in this event loop.
 
     Args:
-        options: of the simulator.
+        options: options of the simulator.
         others: further accepted keys.
         one_rate: whether all keys share rate and quota.
 
@@ -98,7 +98,7 @@ def serve(
     """Run a simulator until SIGINT or SIGTERM.
 
     Args:
-        options: of the simulator.
+        options: options of the simulator.
         announce: called with the base URL once it listens.
         others: further accepted keys.
         one_rate: whether all keys share rate and quota.

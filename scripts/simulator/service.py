@@ -30,18 +30,18 @@ from tasks.model.evaluation import parse_eval_id
 from tasks.model.outcome import Outcome
 
 ELSEWHERE = "/__elsewhere"
-"""Where a redirect leads: the same server under another name."""
+"""URL to which a redirect leads: the same server under another name."""
 
 
 class SimulatedAccount:
-    """RiskOS as one key sees it; it counts the requests for each evaluation.
+    """The RiskOS account of one key; it counts the requests for each evaluation.
 
     Args:
-        options: how it behaves at first.
+        options: initial options.
         limiter: grants requests; another key's limiter if they share rate and quota.
 
     Attributes:
-        options: how it behaves now; replaced by a change.
+        options: current options; replaced by a change.
         stats: counters of requests and answers; replaced by a reset.
         limiter: grants requests.
         neighbour: another client with the key, or None if no such client exists or another key's limiter has it.

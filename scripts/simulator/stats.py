@@ -1,4 +1,4 @@
-"""Counters of requests and answers, from which a test sees how an archiver behaved."""
+"""Counters of requests and answers, which show a test how an archiver behaved."""
 
 from collections import Counter
 from dataclasses import dataclass

@@ -43,7 +43,7 @@ def damaged(how: Callable[[damage.Documents], bytes]) -> Step:
 
 
 def delivered(delivery: Delivery) -> Step:
-    """Return a step that answers with the documents in another way than whole and at once."""
+    """Return a step that answers with the documents, and delivers them late, slowly or only in part."""
     return lambda question: dataclasses.replace(documents(question), delivery=delivery)
 
 

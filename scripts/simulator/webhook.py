@@ -22,7 +22,7 @@ class DeliveredEvent:
     Attributes:
         eval_id: the evaluation that the event names.
         status: HTTP status of the answer.
-        answer: text of the answer, cut.
+        answer: text of the answer, truncated.
     """
 
     eval_id: str

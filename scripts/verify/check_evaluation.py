@@ -1,7 +1,7 @@
 """Check one evaluation: its manifests, the objects they claim, and objects that nothing claims.
 
-Workers go on meanwhile. So apparent differences are checked again from a new listing, until the manifest is the same
-before and after it: every object that a manifest names is written before the manifest.
+Workers keep running meanwhile. So apparent differences are checked again from a new listing, until the manifest is the
+same before and after it: every object that a manifest names is written before the manifest.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,7 +21,7 @@ _ATTEMPTS = 5
 
 
 async def check_evaluation(ctx: VerifyContext, group: ObjectGroup) -> list[Difference]:
-    """Return the differences; if nothing was listed yet, including a missing manifest."""
+    """Return the differences; an evaluation that was requested by its ID, not listed, must have a manifest."""
     asked = group.objects is None
     objects = await ctx.objects(group.place.prefix) if group.objects is None else group.objects
     ctx.progress.evaluations += 1
@@ -90,7 +90,7 @@ async def _find_differences(
 def _find_disposed(
     ctx: VerifyContext, evaluation: Evaluation, leftovers: Iterable[tuple[ListedObject, DisposedRecord]]
 ) -> list[Difference]:
-    """Return the objects with bytes that were disposed of, of any kind, if the disposal has had time enough."""
+    """Return the objects with bytes that were disposed of, of any kind, if the disposal has had enough time."""
     found = list[tuple[float, Difference]]()
     for stored, document in leftovers:
         since = max(stored.modified, datetime.fromisoformat(document.disposed_at).timestamp())

@@ -47,7 +47,7 @@ async def _find_differences(
 
 
 async def _check_chunks(ctx: VerifyContext, run: RunList, key: str) -> list[Difference]:
-    """Read every piece; if all are whole, check that their IDs are those the run was made from."""
+    """Read every piece; if all are intact, check that their IDs are those that the run was made from."""
     differences: list[Difference] = []
     digest, count = hashlib.sha256(), 0
     for piece in run.pieces:

@@ -55,7 +55,7 @@ class VerifyOptions:
         column: column of the IDs.
         depth: how closely to check objects.
         selection: which evaluations to check.
-        grace: seconds that a manifest may take to follow its objects.
+        grace: seconds within which a manifest may follow its objects.
         account: name of the account whose evaluations the list names.
     """
 
@@ -154,9 +154,9 @@ async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: 
 
 
 async def _notify(settings: Settings, problems: Counter[str], evaluations: int) -> None:
-    """Send the notification that there are differences; the exit code says so in any case."""
-    # aiohttp takes a while, and only notifications need it.
-    from tasks.notifications.notification import differences_found  # noqa: PLC0415  # as the comment says
+    """Send the notification that there are differences; the exit code shows them in any case."""
+    # aiohttp is slow to import, and only notifications need it.
+    from tasks.notifications.notification import differences_found  # noqa: PLC0415  # see the comment
     from tasks.notifications.sender import NotificationFailed, NotificationSender  # noqa: PLC0415  # the same
 
     try:

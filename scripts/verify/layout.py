@@ -103,7 +103,7 @@ async def group_objects(listing: AsyncIterator[list[ListedObject]]) -> AsyncIter
 
 
 def is_canonical(eval_id: str) -> bool:
-    """Return whether a text is an evaluation ID as it stands in keys."""
+    """Return whether a text is an evaluation ID in the form that keys have."""
     try:
         return parse_eval_id(eval_id) == eval_id
     except BadEvalId:

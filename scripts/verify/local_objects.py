@@ -17,7 +17,7 @@ from tasks.storage.bucket import ListedObject
 Found = TypeVar("Found")
 _SOME = 2_000
 _NAMES = 100_000
-"""Names of one folder in memory at a time; a folder with more names is read again."""
+"""Maximum number of names of one folder in memory; a folder with more names is read several times."""
 
 
 class LocalObjectLister:

@@ -30,7 +30,7 @@ class ObjectHead:
 
 
 class ObjectLister(Protocol):
-    """Lists objects and reads their attributes. Every method raises StorageError."""
+    """Lists objects and reads their attributes. Every method may raise StorageError."""
 
     def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         """Yield pages of the objects with a prefix, ordered by key."""

@@ -1,4 +1,4 @@
-"""Work on many items at the same time, and yield the results in order."""
+"""Process many items concurrently, and yield the results in order."""
 
 import asyncio
 from collections import deque
@@ -10,7 +10,7 @@ R = TypeVar("R")
 
 
 async def ordered_gather(limit: int, work: Callable[[T], Awaitable[R]], things: AsyncIterator[T]) -> AsyncIterator[R]:
-    """Yield the result of each item; ``limit`` items are in work or wait to be yielded at a time."""
+    """Yield the result of each item; at most ``limit`` items are processed, or wait to be yielded, at a time."""
     under_way: deque[asyncio.Future[R]] = deque()
     try:
         async for thing in things:

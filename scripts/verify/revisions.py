@@ -38,7 +38,7 @@ async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str,
     """Return the manifests of an evaluation.
 
     Args:
-        there: its objects in the listing.
+        there: the listed objects of the evaluation, by key.
     """
     chain, key = RevisionChain(), evaluation.manifest_key
     read = await read_record(bucket, evaluation, key, there.get(key))
@@ -73,7 +73,7 @@ class _Links:
             await self._copy(current)
 
     def _begin(self, record: ManifestRecord) -> None:
-        """Check that the first one has no predecessor, or that its predecessor is the marker of an erasure."""
+        """Check that only the first manifest has no predecessor; after an erasure, the first one follows the marker."""
         manifest = record.manifest
         first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
         if not manifest.erased and first != (manifest.previous is None):
@@ -82,7 +82,7 @@ class _Links:
             )
 
     def _count(self, numbers: list[int], current: ManifestRecord) -> None:
-        """Return a difference for the newest missing manifest, with the number of missing ones."""
+        """Record a difference for the newest missing manifest, with the number of missing ones."""
         former = {number for number in numbers if number < current.manifest.revision}
         missing = current.manifest.revision - 1 - len(former - {0})
         if missing and not current.manifest.erased:
@@ -119,7 +119,7 @@ class _Links:
         return read
 
     async def _copy(self, current: ManifestRecord) -> None:
-        """A worker that died just before it replaced a manifest leaves a copy of it under its own number."""
+        """Check the copy of the current manifest that a worker leaves if it dies just before it replaces it."""
         key = self.evaluation.revision_key(current.manifest.revision)
         self.chain.keys.add(key)
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])

@@ -34,8 +34,8 @@ class S3ObjectLister:
     """See ``scripts.verify.objects_api.ObjectLister``.
 
     Args:
-        requests: to the bucket.
-        prefix: of the archive in the bucket, with a slash at its end, or empty.
+        requests: sends requests to the bucket.
+        prefix: prefix of the archive in the bucket, with a slash at its end, or empty.
     """
 
     def __init__(self, requests: S3Requests, prefix: str) -> None:
@@ -136,7 +136,7 @@ def _parse(body: bytes) -> ET.Element | None:
 
 
 def _is_listing(page: ET.Element) -> bool:
-    """Return whether a page is one of a listing, and says how to continue: a part must not look like the whole."""
+    """Return whether a page is a listing, and has a token if there is more: a part must not look complete."""
     has_more = _text(page, "IsTruncated") == "true"
     return _name(page) == "ListBucketResult" and (not has_more or _text(page, "NextContinuationToken") != "")
 
@@ -151,9 +151,9 @@ def _name(element: ET.Element) -> str:
 
 
 def _of_the_whole(headers: Mapping[str, str]) -> str | None:
-    """Return S3's checksum as hex digits; that of an object written in parts is one of its parts' checksums.
+    """Return S3's checksum as hex digits; None for an object written in parts, whose checksum is not that of the bytes.
 
-    Not every server says so in the checksum itself, but the ETag has a hyphen wherever there are parts (S3 User Guide,
+    Not every server marks such a checksum itself, but the ETag has a hyphen wherever there are parts (S3 User Guide,
     "Checking object integrity").
     """
     text = headers.get("x-amz-checksum-sha256", "")

@@ -58,18 +58,18 @@ class S3Requests:
         """Return an answer about an object, or None if there is no such object.
 
         Args:
-            method: of the request.
-            key: of the object, in the bucket; empty for the bucket itself.
-            right: what the credentials must be allowed, such as ``s3:GetObject``.
+            method: method of the request.
+            key: key of the object in the bucket; empty for the bucket itself.
+            right: permission that the credentials need, such as ``s3:GetObject``.
             query: a word such as ``tagging``, parameters encoded and sorted by name, or empty.
             more: further headers; an underscore in a name stands for a hyphen.
 
         Raises:
-            StorageError: S3 does not answer, or refuses; or the key cannot be asked for.
+            StorageError: S3 does not answer, or refuses; or the key cannot be requested.
         """
         path = self._path + quote(key, safe="/-._~")
         if _DOTS.search(path):
-            # What makes a URL of it would take it for another object's.
+            # The HTTP client would normalize the URL, and request another object.
             raise StorageError("read", "its key has a part . or .., which cannot be requested")
         headers = {name.replace("_", "-"): value for name, value in more.items()}
         for wait in (*self._waits, None):

@@ -49,8 +49,8 @@ class SigV4Signer:
         """Return the headers to send.
 
         Args:
-            method: of the request.
-            path: encoded as it is sent.
+            method: method of the request.
+            path: path, encoded as it is sent.
             query: a word such as ``tagging``, parameters encoded and sorted by name, or empty.
             more: further headers, with names in lower case.
         """

@@ -1,4 +1,4 @@
-"""Leave the time of a success in Redis, where the metrics of workers and `serve` show it."""
+"""Record the time of a success in Redis, from where the metrics of workers and `serve` show it."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ _SECONDS = 2.0
 
 
 async def record_success(redis_url: str, command: NightlyCommand) -> None:
-    """Record that a nightly command succeeded; without Redis the result counts all the same."""
+    """Record that a nightly command succeeded; a failure of Redis does not change the result."""
     try:
         async with asyncio.timeout(2 * _SECONDS), open_redis(redis_url, 1, seconds=_SECONDS, retries=0) as redis:
             await LastSuccess(redis, command).record()

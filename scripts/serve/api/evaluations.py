@@ -1,4 +1,4 @@
-"""Report on one evaluation from the ledger and the archive, without a name out of a bundle."""
+"""Report on one evaluation from the ledger and the archive, without any name from a bundle."""
 
 import asyncio
 from dataclasses import dataclass
@@ -66,7 +66,7 @@ class ArchivedEvaluation(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class EvaluationsApi:
-    """Answers what became of an evaluation."""
+    """Reports the state and the outcome of an evaluation."""
 
     login: CredentialCheck
     redis: "Redis"

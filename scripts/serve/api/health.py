@@ -16,8 +16,8 @@ class HealthApi:
 
     Args:
         checks: a check for each service, by its name; it raises an exception if the service does not answer.
-        seconds: longest time for a check.
-        clock: seconds of a clock that never goes back.
+        seconds: time limit for a check.
+        clock: returns the seconds of a monotonic clock.
     """
 
     def __init__(

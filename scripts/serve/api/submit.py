@@ -32,7 +32,7 @@ from worker.config.settings import MAX_SETTLE_SECONDS
 
 T = TypeVar("T")
 MOST_IDS = 10_000
-"""Most IDs in one request."""
+"""Maximum number of IDs in one request."""
 _AT_ONCE = 1_000
 
 

@@ -1,6 +1,6 @@
 """Write the access log `docv.access`: a line before each access or action, and one after it.
 
-Lines hold IDs, hashes and counts, never a name out of a bundle. Those of one request share its `request_id`.
+Lines hold IDs, hashes and counts, never a name from a bundle. All lines of a request share its `request_id`.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ REQUEST_ID = web.RequestKey("request_id", str)
 
 @contextlib.contextmanager
 def logged_access(request: web.Request, caller: Caller, action: str, **facts: object) -> Iterator[dict[str, object]]:
-    """Log an access before the block does it, and afterwards under the name of the action, or that it failed.
+    """Log an access before the block runs, and afterwards under the name of the action, or as failed.
 
     Args:
         action: name of the event, such as ``action.dropped``.
         facts: what is accessed.
 
     Yields:
-        What the block adds to the last line.
+        A dict whose items the block adds to the last line.
     """
     known = _known(request, caller)
     _log.info("access.begun", action=action, **known, **facts)
@@ -48,7 +48,7 @@ def log_refused(request: web.Request, route: str, status: int) -> None:
 
 
 def producer(known_by: str) -> Caller:
-    """Return the caller that has shown a producer's secret.
+    """Return the caller with a producer's secret.
 
     Args:
         known_by: hash of the secret.

@@ -38,7 +38,7 @@ class WebhookAuth:
         """Return the account that the path of a request names.
 
         Raises:
-            HTTPError: the secret is not valid; or it is, and there is no such account, which only such callers learn.
+            HTTPError: the secret is not valid. Only callers with a valid secret learn that an account does not exist.
         """
         name = request.match_info.get("account")
         found = self._accounts.find(name)

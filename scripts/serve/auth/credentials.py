@@ -31,7 +31,7 @@ class CredentialCheck:
         """Return the hash of the caller's secret.
 
         Raises:
-            HTTPError: the secret is missing or not valid; the response is the same.
+            HTTPError: the secret is missing or not valid; the response is the same in both cases.
         """
         found = digest(read_credentials(request))
         # Compared with every secret, so that the time does not depend on which one matches.

@@ -64,7 +64,7 @@ class Authenticator:
         """Return the caller of a request.
 
         Raises:
-            HTTPError: the secret is missing or not valid; the response is the same.
+            HTTPError: the secret is missing or not valid; the response is the same in both cases.
         """
         said = read_credentials(request)
         # A password is also tried as a token, whatever the user name.

@@ -1,4 +1,4 @@
-"""Limit wrong secrets: guessing is answered with 429 beyond ten per second, and a right secret never is."""
+"""Limit wrong secrets: guessing is answered with 429 beyond ten per second, and a valid secret never is."""
 
 import time
 from collections.abc import Callable
@@ -18,7 +18,7 @@ class WrongSecretLimiter:
 
     Args:
         per_second: wrong secrets that are answered with 401 in a second.
-        clock: seconds of a clock that never goes back.
+        clock: returns the seconds of a monotonic clock.
     """
 
     def __init__(self, per_second: float, clock: Callable[[], float] = time.monotonic) -> None:

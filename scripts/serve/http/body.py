@@ -12,7 +12,7 @@ from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
 from tasks.model.evaluation import printable_id
 
-# A text without its end matches to the end of the body: to search for the end each time would take quadratic time.
+# An unterminated text matches to the end of the body: searching for its end each time would take quadratic time.
 _TEXT = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKET = bytes(set(range(256)) - set(b"[]{}"))

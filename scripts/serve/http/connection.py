@@ -1,7 +1,7 @@
-"""Limit a connection: slow headers and unread responses end it, and a limiter bounds the number of connections.
+"""Limit a connection: slow headers and unread responses close it, and a limiter bounds the number of connections.
 
 aiohttp ends idle connections and incomplete requests after its keep-alive time. It has no shorter deadline for headers
-that have begun, and no bound for the number of connections.
+that have begun, and no limit on the number of connections.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class HttpConnection(web.RequestHandler):
         super().__init__(
             server,
             loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # as AppRunner says "none"
+            access_log=None,  # type: ignore[arg-type]  # None disables it, as in AppRunner
             keepalive_timeout=limits.idle_seconds,
             lingering_time=_LINGER_SECONDS,
             max_line_size=_LINE_BYTES,
@@ -118,7 +118,7 @@ class HttpConnection(web.RequestHandler):
         super().connection_lost(exc)
 
     def give_way(self) -> None:
-        """End in favour of a new connection."""
+        """Close the connection in favour of a new one."""
         self._cut(CloseReason.NO_ROOM)
 
     def on_request(self, request: web.BaseRequest) -> None:
@@ -193,7 +193,7 @@ def _abort(transport: asyncio.BaseTransport | None) -> None:
 
 
 def _address_of(transport: asyncio.BaseTransport) -> str:
-    """Return the address that a connection counts for: in IPv6 the /64 network, which belongs to one home."""
+    """Return the address that a connection counts for: in IPv6 the /64 network, which belongs to one site."""
     peer = transport.get_extra_info("peername")
     try:
         address = ipaddress.ip_address(peer[0])

@@ -9,10 +9,10 @@ from scripts.serve.http.limits import HttpLimits
 
 
 class Replaceable(Protocol):
-    """A connection that can end in favour of another one."""
+    """A connection that can be closed in favour of another one."""
 
     def give_way(self) -> None:
-        """End now."""
+        """Close the connection now."""
 
 
 class ConnectionLimiter:
@@ -22,7 +22,7 @@ class ConnectionLimiter:
     a secret cannot keep others out.
 
     Attributes:
-        closing: whether each connection ends with its next answer.
+        closing: whether each connection is closed after its next response.
     """
 
     def __init__(self, limits: HttpLimits) -> None:
@@ -36,7 +36,7 @@ class ConnectionLimiter:
         self.closing = False
 
     def enter(self, connection: Replaceable, address: str) -> bool:
-        """Take a slot; return whether there was one, or another connection was replaced."""
+        """Take a slot; return whether one was free, or another connection was replaced."""
         if self._taken[address] >= self._limits.connections_per_address:
             oldest = next(iter(self._strangers_of.get(address, ())), None)
         elif self._all >= self._limits.connections:
@@ -84,7 +84,7 @@ class ConnectionLimiter:
     async def close(self) -> None:
         """Wait for the requests under way, at most ``shutdown_seconds``.
 
-        aiohttp's own shutdown does not: it reads nothing any more, not even the rest of a body.
+        aiohttp's own shutdown does not: it reads nothing more, not even the rest of a body.
         """
         self.closing = True
         if self._under_way:

@@ -13,9 +13,9 @@ class HttpLimits:
         answer_seconds: longest time for a client to read bytes of a response.
         idle_seconds: how long a connection may stay without a request.
         body_bytes: largest body.
-        depth: most brackets that may be open at once in a JSON body.
-        connections: most connections at once.
-        connections_per_address: most of them from one address.
+        depth: maximum number of brackets that may be open at once in a JSON body.
+        connections: maximum number of connections.
+        connections_per_address: maximum number of connections from one address.
         redis_seconds: longest time for requests to Redis before the response is 503.
         wrong_secrets_per_second: wrong secrets from all callers that are answered with 401; others with 429.
         shutdown_seconds: longest time for requests under way when the process stops.

@@ -23,7 +23,7 @@ class HTTPError(Exception):  # a response rather than an error
 
     Args:
         status: the HTTP status, 4xx or 5xx.
-        why: a sentence for the caller; never a part of what came in.
+        why: a sentence for the caller; never a part of the request.
         headers: headers of the response.
         close: whether the connection ends with it, since the bytes that follow cannot be trusted.
     """

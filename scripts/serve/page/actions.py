@@ -39,7 +39,7 @@ class ActionViews:
     Attributes:
         bucket: the archive's bucket, which holds the run lists.
         environment: the first environment to look for a run list in.
-        seconds: longest time for the dead letters of a cause; the rest needs another request.
+        seconds: time limit for the dead letters of a cause; the rest needs another request.
     """
 
     renderer: PageRenderer
@@ -141,9 +141,9 @@ class ActionViews:
         return self._redirect(add_flash("/page/dead-letters", action, count, left))
 
     async def _act_on_all(self, action: Action, cause: str, logged: dict[str, object]) -> tuple[int, int]:
-        """Redrive or drop the dead letters of a cause; return how many, and how many are left.
+        """Redrive or drop the dead letters of a cause; return the number of these, and the number left.
 
-        ``logged`` always has the count so far, in case a later step fails. Each step of Redis takes a thousand. Dead
+        ``logged`` always has the count so far, in case a later step fails. Each step processes at most a thousand. Dead
         letters that appear meanwhile are not included.
         """
         ledger, until = Ledger(self.redis), time.monotonic() + self.seconds

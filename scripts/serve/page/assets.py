@@ -1,4 +1,4 @@
-"""Serve the scripts and styles of the page under names with their hash, so that browsers keep them forever."""
+"""Serve the scripts and styles of the page under names with their hash, so that browsers cache them forever."""
 
 import functools
 import gzip

@@ -1,4 +1,4 @@
-"""Show documents to operators: by links that work for ten minutes and one operator, with an access log line first."""
+"""Show documents to operators: by links that work for ten minutes and for one operator; each access is logged first."""
 
 import contextlib
 import hashlib
@@ -30,7 +30,7 @@ _log = structlog.get_logger("docv.serve")
 _LINK_SECONDS = 600
 _PICTURE = "picture"
 SHOWN = frozenset({"image/jpeg", "image/png", "image/webp", "image/gif", "image/avif"})
-"""Types that a browser draws and cannot run; all others are downloads."""
+"""Types that a browser displays and does not run; all others are downloads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class DocumentLink:
 
     Attributes:
         path: the path of its URL, with the query.
-        drawn: whether a browser draws it.
+        drawn: whether a browser displays it.
     """
 
     path: str
@@ -63,7 +63,7 @@ class DocumentViews:
     now: Callable[[], float] = time.time
 
     async def link(self, caller: Caller, evaluation: Evaluation, document: DocumentRecord) -> DocumentLink:
-        """Return a link to a document that works for this caller and ten minutes."""
+        """Return a link to a document that works for ten minutes, for this caller only."""
         until = str(int(self.now()) + _LINK_SECONDS)
         place, account = (evaluation.eval_id, document.kind, document.sha256), evaluation.account
         signature = await self.signer.sign(_PICTURE, caller.known_by, *place, account, until)
@@ -91,7 +91,7 @@ class DocumentViews:
                 404, "the manifest lists this document, but it is not in the archive; run `docv-archive verify`"
             )
         async with contextlib.aclosing(pieces), contextlib.aclosing(_verify_chunks(pieces, document)) as checked:
-            # A fault of the first chunk can still get an error page.
+            # An error in the first chunk can still be answered with an error page.
             try:
                 first = await anext(checked)
             except SealingKeyMissing as error:

@@ -27,7 +27,7 @@ from worker.config.accounts import Accounts
 from worker.config.accounts_file import AccountSettings
 
 MOST_IDS = 50
-"""Evaluations that one look-up may name."""
+"""Maximum number of evaluations in one look-up."""
 _SECONDS = 10.0
 _AT_ONCE = 16
 _SEPARATORS = re.compile(r"[\s,;]+")

@@ -1,4 +1,4 @@
-"""Tell the result of an action on the page that follows it; the address holds only counts and fixed words."""
+"""Show the result of an action on the next page; the URL holds only counts and fixed words."""
 
 from urllib.parse import urlencode
 
@@ -8,19 +8,19 @@ from scripts.serve.page.paging import number_of
 
 
 def add_flash(path: str, did: str, count: int, left: int = 0) -> str:
-    """Return where to go after an action.
+    """Return the URL of the page after an action.
 
     Args:
         path: the page.
         did: ``resumed``, ``cancelled``, ``redriven`` or ``dropped``.
-        count: how many.
-        left: how many are still to do, or in flight.
+        count: number of items that were acted on.
+        left: number of items that are left, or in flight.
     """
     return f"{path}?{urlencode({'did': did, 'count': count, 'left': left})}"
 
 
 def read_flash(request: web.Request) -> str | None:
-    """Return what the address says was done, in a sentence."""
+    """Return a sentence about the action that the URL names."""
     count, left = number_of(request, "count"), number_of(request, "left")
     rest = f" {left:,} are left: repeat the action." if left else ""
     match request.query.get("did"):

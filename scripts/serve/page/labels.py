@@ -1,4 +1,4 @@
-"""Words for people in place of codes; the sentence and the code are a tooltip. The API and the CLI keep the codes."""
+"""Labels for people instead of codes, with a sentence and the code as a tooltip. The API and the CLI show the codes."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from markupsafe import Markup
 from scripts.serve.page.texts import show_invisible
 
 Labels = Mapping[str, tuple[str, str]]
-"""The label of each code, and a sentence."""
+"""The label of each code, and a sentence about it."""
 
 OUTCOMES: Labels = {
     "archived": ("Archived", "Documents and manifest are in the archive"),
@@ -126,7 +126,7 @@ _FAMILIES = {
 
 
 def label(code: object, family: str) -> Markup:
-    """Return what people call a code of a family; the sentence and the code are its tooltip."""
+    """Return the label of a code of a family, with the sentence and the code as its tooltip."""
     text, sentence = _find(str(code), family)
     shown = show_invisible(str(code))
     if not sentence:
@@ -135,7 +135,7 @@ def label(code: object, family: str) -> Markup:
 
 
 def label_text(code: object, family: str) -> str:
-    """Return what people call a code, as text alone."""
+    """Return the label of a code as plain text."""
     return _find(str(code), family)[0]
 
 
@@ -145,7 +145,7 @@ def meaning(code: object, family: str) -> str:
 
 
 def _find(code: str, family: str) -> tuple[str, str]:
-    """Return label and sentence of a code; one of a newer release, or of another program, is its own label."""
+    """Return label and sentence of a code; a code of a newer release, or of another program, is its own label."""
     found = _FAMILIES[family].get(code)
     if found:
         return found

@@ -1,4 +1,4 @@
-"""Read the facts of the overview from Redis at most once a second, however many people look."""
+"""Read the data of the overview from Redis at most once per second, regardless of the number of viewers."""
 
 import asyncio
 import time
@@ -18,12 +18,12 @@ _CAUSES = 8
 
 @dataclass(frozen=True, slots=True)
 class OverviewSnapshot:
-    """The facts of the overview at one moment.
+    """The data of the overview at one moment.
 
     Attributes:
         overview: everything that is under way, with the newest runs.
-        causes: the most frequent causes of dead letters, and how many have each.
-        runs: how many runs there are.
+        causes: the most frequent causes of dead letters, each with its number of dead letters.
+        runs: number of runs.
     """
 
     overview: Overview

@@ -11,7 +11,7 @@ Point = tuple[int, float | None, float | None, float | None]
 
 @dataclass(frozen=True, slots=True)
 class RateChart:
-    """What the chart of an account shows.
+    """The chart of an account.
 
     Attributes:
         configured: the lines of the configured rate, each as the ``points`` of a polyline.
@@ -19,9 +19,9 @@ class RateChart:
         sent: those of the requests that were sent.
         top: requests per second at the upper edge.
         sent_now: requests per second at the last moment; None if they are not known.
-        highest: most requests per second that were sent.
+        highest: highest number of requests per second that were sent.
         since: the first moment, or None.
-        is_short: whether less than the hour is known, as after a start of this process.
+        is_short: whether less than an hour is known, as after a start of this process.
     """
 
     configured: Sequence[str] = ()
@@ -57,7 +57,7 @@ def draw_chart(recorded: Iterable[Point]) -> RateChart:
 
 
 def _lines(values: Iterable[tuple[int, float | None]], now: int, top: float) -> Iterator[str]:
-    """Yield a line for each stretch without a gap; in a level part only its ends are kept."""
+    """Yield a line for each stretch without a gap; of a level part only the ends are kept."""
     line = list[tuple[int, float]]()
     for moment, value in (*values, (now, None)):
         if value is None:

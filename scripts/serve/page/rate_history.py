@@ -1,7 +1,7 @@
-"""Keep the rate of the last hour, configured and sent, for the chart.
+"""Store the rates of the last hour for the chart: configured, allowed and sent.
 
-It is kept in this process: it is not worth a write to Redis, and `/metrics` has more than an hour. A process that has
-just started begins with an empty chart.
+They are stored in this process: they are not worth a write to Redis, and `/metrics` covers more than an hour. The chart
+of a process that has just started is empty.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class RateHistory:
             self._points.append((now, rate.configured, round(rate.effective, 3), round(rate.observed, 3)))
 
     async def run(self, _: web.Application) -> AsyncIterator[None]:
-        """Record the rate for as long as the application lives."""
+        """Record the rate while the application runs."""
         task = asyncio.create_task(run_loop(Loop("rate_history", self._every, self.record)))
         yield
         task.cancel()

@@ -1,4 +1,4 @@
-"""Render pages from templates, with security headers, for a caller and what the caller may do."""
+"""Render pages from templates, with security headers, for a caller and the caller's role."""
 
 import functools
 from collections.abc import Awaitable, Callable

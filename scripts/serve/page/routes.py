@@ -40,7 +40,7 @@ def add_page(
     *,
     read_only: bool,
 ) -> None:
-    """Add the operations page to the application; the callers have shown a secret before."""
+    """Add the operations page to the application; the middleware has authenticated the callers."""
     charts = {each.name: RateHistory(functools.partial(read_rate, redis, each)) for each in accounts}
     assets = Assets()
     renderer = PageRenderer(accounts, assets, read_only, templates(settings.path_prefix or ""))

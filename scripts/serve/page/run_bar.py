@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tasks.ledger.counters import RunCounters
 
 WIDTH = 1000
-"""Length of a whole bar."""
+"""Width of a whole bar."""
 
 
 @dataclass(frozen=True, slots=True)

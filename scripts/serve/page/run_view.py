@@ -39,7 +39,7 @@ class RunFailures:
     """Dead letters of a run.
 
     Attributes:
-        causes: how many have each cause.
+        causes: number of dead letters by cause.
         letters: the first of them.
         is_whole: whether no dead letter of the run can be missing.
     """
@@ -54,7 +54,7 @@ class RunView:
     """The page of a run.
 
     Attributes:
-        environment: where a run list is looked for first.
+        environment: environment in which a run list is looked up first.
         reports: lets one report at a time read the archive.
     """
 
@@ -92,7 +92,7 @@ class RunView:
         )
 
     async def report(self, request: web.Request, caller: Caller) -> web.StreamResponse:
-        """Answer ``GET /page/report``: what became of each evaluation of a run, as CSV."""
+        """Answer ``GET /page/report``: the outcome of each evaluation of a run, as CSV."""
         name = request.query.get("run", "")
         found, problem = await self._find_list(name)
         if found is None:
@@ -138,7 +138,7 @@ class RunView:
         return response
 
     async def _find_list(self, name: str) -> tuple[RunList | None, str]:
-        """Return the list of a run, if it has one, and what is wrong with it or with the archive."""
+        """Return the list of a run, if it has one, and the problem if it cannot be read."""
         fingerprint = await self.ledger.runs.get_fingerprint(name)
         if fingerprint is None:
             return None, ""

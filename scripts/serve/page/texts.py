@@ -1,4 +1,4 @@
-"""How the page writes texts, names and times."""
+"""Format texts, names and times for the page."""
 
 import re
 import time
@@ -18,7 +18,7 @@ _UNITS = ((365 * _DAY, "year"), (30 * _DAY, "month"), (_DAY, "day"), (3_600, "h"
 def show_invisible(value: object) -> object:
     """Return a text with an escape, such as that of U+202E, in place of each control, bidi and zero-width character.
 
-    A name out of a bundle could otherwise be read as another one.
+    A name from a bundle could otherwise be read as another one.
     """
     if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
         return value

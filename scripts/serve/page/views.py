@@ -1,4 +1,4 @@
-"""The pages that show what Redis holds: the overview, all runs, the dead letters."""
+"""The pages that show data of Redis: the overview, all runs, the dead letters."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,10 +19,10 @@ from tasks.ledger.ledger import Ledger
 
 @dataclass(frozen=True, slots=True)
 class Views:
-    """The pages that show what is in Redis.
+    """The pages that show data of Redis.
 
     Attributes:
-        charts: the rate of each account, by its name.
+        charts: the rate history of each account, by its name.
     """
 
     renderer: PageRenderer
@@ -68,7 +68,7 @@ class Views:
         )
 
     async def dead_letters(self, request: web.Request, caller: Caller) -> web.Response:
-        """Answer ``GET /page/dead-letters``: how many have each cause, or the dead letters of a cause."""
+        """Answer ``GET /page/dead-letters``: their number by cause, or the dead letters of a cause."""
         cause = request.query.get("cause", "")
         pages = Pages(number_of(request, "skip"), await self.ledger.dead_letters.count(cause))
         with logged_access(request, caller, "dead_letters.viewed", cause=cause, skip=pages.skip):

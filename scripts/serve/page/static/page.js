@@ -1,5 +1,5 @@
-// What is announced while numbers update, and Enter in the look-up. Without JavaScript the page reloads, and Tab leads to
-// the button.
+// Announce changed numbers to screen readers, and submit the look-up with Enter. Without JavaScript the page reloads, and
+// Tab leads to the button.
 "use strict";
 (() => {
   document.getElementById("id")?.addEventListener("keydown", (event) => {
