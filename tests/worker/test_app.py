@@ -16,9 +16,9 @@ from worker.app import make_configuration, make_publishing_app
 from worker.config.settings import Settings, SettingsError
 
 ELSEWHERE = "redis://queue.example:6379/3"
-LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the numbers of TCP options are Linux's")
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the numbers of the TCP options are those of Linux")
 
-_TELL = """
+_PRINT_CONF = """
 import json
 from worker.app import app
 names = %r
@@ -60,10 +60,10 @@ def run(code: str, *, cwd: Path, **environment: str) -> "subprocess.CompletedPro
 
 @pytest.fixture(scope="module")
 def worker_conf(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    code = _TELL % ([*WIRING, "broker_transport_options"],)
-    told = run(code, cwd=tmp_path_factory.mktemp("app"), DOCV_REDIS_URL=ELSEWHERE, DOCV_CONCURRENCY="7")
-    assert told.returncode == 0, told.stderr
-    answer: dict[str, Any] = json.loads(told.stdout)
+    code = _PRINT_CONF % ([*WIRING, "broker_transport_options"],)
+    finished = run(code, cwd=tmp_path_factory.mktemp("app"), DOCV_REDIS_URL=ELSEWHERE, DOCV_CONCURRENCY="7")
+    assert finished.returncode == 0, finished.stderr
+    answer: dict[str, Any] = json.loads(finished.stdout)
     return answer
 
 
@@ -71,7 +71,7 @@ def settings(redis_url: str = ELSEWHERE) -> Settings:
     return Settings(redis_url=SecretStr(redis_url))
 
 
-# -- the worker's
+# -- the application of a worker
 
 
 @pytest.mark.parametrize("name", WIRING)
@@ -79,7 +79,7 @@ def test_the_configuration_of_a_worker_has_the_tested_values(worker_conf: dict[s
     assert worker_conf[name] == WIRING[name]
 
 
-def test_a_worker_serves_two_queues_and_finds_the_task_by_name(worker_conf: dict[str, Any]) -> None:
+def test_a_worker_consumes_two_queues_and_imports_the_task(worker_conf: dict[str, Any]) -> None:
     assert worker_conf["queues"] == {"live": "live", "backfill": "backfill"}
     assert (worker_conf["main"], worker_conf["include"]) == ("docv-archive", ["tasks.archive"])
 
@@ -115,23 +115,23 @@ def test_celery_knows_every_option_of_the_configuration() -> None:
 def test_celery_exits_with_one_line_if_settings_are_not_valid(
     tmp_path: Path, environment: dict[str, str], line: str
 ) -> None:
-    told = run("from worker.app import app; app.conf.broker_url", cwd=tmp_path, **environment)
-    assert told.returncode == 2
-    assert told.stderr.startswith(line)
-    assert told.stderr.count("\n") == 1
+    finished = run("from worker.app import app; app.conf.broker_url", cwd=tmp_path, **environment)
+    assert finished.returncode == 2
+    assert finished.stderr.startswith(line)
+    assert finished.stderr.count("\n") == 1
 
 
 def test_importing_the_application_reads_no_settings(tmp_path: Path) -> None:
     assert run("import worker.app", cwd=tmp_path, DOCV_RATE="fast").returncode == 0
 
 
-def test_events_and_remote_control_are_on_if_the_settings_say_so(tmp_path: Path) -> None:
+def test_events_and_remote_control_are_on_if_the_settings_enable_them(tmp_path: Path) -> None:
     names = ["worker_enable_remote_control", "worker_send_task_events"]
-    told = run(_TELL % (names,), cwd=tmp_path, DOCV_REDIS_URL=ELSEWHERE, DOCV_CELERY_EVENTS="1")
-    assert [json.loads(told.stdout)[name] for name in names] == [True, True]
+    finished = run(_PRINT_CONF % (names,), cwd=tmp_path, DOCV_REDIS_URL=ELSEWHERE, DOCV_CELERY_EVENTS="1")
+    assert [json.loads(finished.stdout)[name] for name in names] == [True, True]
 
 
-# -- the publisher's
+# -- the application of a publisher
 
 
 def test_a_publishing_application_needs_a_redis() -> None:
@@ -139,7 +139,7 @@ def test_a_publishing_application_needs_a_redis() -> None:
         make_publishing_app(Settings())
 
 
-def test_a_publishing_application_is_not_the_worker_s() -> None:
+def test_each_publishing_application_has_its_own_broker_url() -> None:
     first, second = make_publishing_app(settings("redis://one")), make_publishing_app(settings("redis://two"))
     assert isinstance(first, Celery)
     assert (first.conf.broker_url, second.conf.broker_url) == ("redis://one", "redis://two")

@@ -58,7 +58,7 @@ def logger() -> Any:
     return structlog.get_logger("docv.test")
 
 
-def test_a_warning_is_a_log_line(captured: CapturedLines) -> None:
+def test_a_python_warning_becomes_a_log_line(captured: CapturedLines) -> None:
     configure_logs("INFO")
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -163,14 +163,14 @@ def test_a_value_with_line_breaks_stays_on_one_line(captured: CapturedLines) -> 
     assert [line["why"] for line in captured.lines] == ["first\nsecond\r\n\u2028third"]
 
 
-def test_every_line_in_a_block_has_its_evaluation(captured: CapturedLines) -> None:
+def test_every_line_in_a_block_has_its_bound_fields(captured: CapturedLines) -> None:
     configure_logs("INFO")
     with structlog.contextvars.bound_contextvars(about={"run": "2026-q3", "attempt": 1}):
         logger().info("evaluation.archived", attempt=2)
         logging.getLogger("aiohttp.client").warning("slow")
     logger().info("ledger.dispatched")
-    told = [(line.get("run"), line.get("attempt")) for line in captured.lines]
-    assert told == [("2026-q3", 2), ("2026-q3", 1), (None, None)]
+    fields = [(line.get("run"), line.get("attempt")) for line in captured.lines]
+    assert fields == [("2026-q3", 2), ("2026-q3", 1), (None, None)]
 
 
 @pytest.mark.parametrize("get_logger", [structlog.get_logger, logging.getLogger])
@@ -232,13 +232,13 @@ def test_verbose_libraries_log_warnings_only(captured: CapturedLines, name: str,
     assert [line["event"] for line in captured.lines] == ["something is wrong"]
 
 
-@pytest.mark.parametrize(("level", "told"), [("DEBUG", 2), ("INFO", 1)])
-def test_received_messages_are_logged_at_debug_only(captured: CapturedLines, level: str, told: int) -> None:
+@pytest.mark.parametrize(("level", "count"), [("DEBUG", 2), ("INFO", 1)])
+def test_received_messages_are_logged_at_debug_only(captured: CapturedLines, level: str, count: int) -> None:
     logging.getLogger("celery.worker.strategy").setLevel(logging.NOTSET)
     configure_logs(level)
     logging.getLogger("celery.worker.strategy").info("Task received")
     logging.getLogger("celery.worker.strategy").warning("Task refused")
-    assert len(captured.lines) == told
+    assert len(captured.lines) == count
 
 
 def test_a_level_above_warning_applies_to_verbose_libraries_too(captured: CapturedLines) -> None:

@@ -74,7 +74,7 @@ async def test_the_other_resources_are_closed_if_one_does_not_answer(settings: S
     bad = with_(settings, archive_url="s3://no-such-bucket-here", s3_endpoint=s3.endpoint)
     with pytest.raises(ServiceUnavailable):
         async with open_all(bad):
-            pass  # an open session would be a warning, and warnings are errors
+            pass  # an unclosed session is a warning, and warnings are errors
 
 
 # Redis
@@ -102,14 +102,14 @@ async def test_a_spool_folder_that_cannot_be_made_is_reported_with_its_setting(
             pass
 
 
-def test_a_write_has_a_client_of_its_own_only_under_object_lock(settings: Settings, s3: S3) -> None:
+def test_writes_have_a_separate_client_only_under_object_lock(settings: Settings, s3: S3) -> None:
     plain = with_(settings, archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)
     locked = with_(plain, lock_mode="GOVERNANCE", lock_days=7)
     assert _open_write_client(open_archive(settings), settings) is None
-    for each, is_own in ((plain, False), (locked, True)):
+    for each, is_separate in ((plain, False), (locked, True)):
         client = _open_write_client(archive := open_archive(each), each)
         assert client
-        assert (client() is not archive) == is_own
+        assert (client() is not archive) == is_separate
 
 
 # The session to RiskOS
@@ -120,7 +120,7 @@ async def test_the_session_keeps_no_cookies(settings: Settings) -> None:
         for _ in range(2):
             async with resources.http["default"].get(server.url) as response:
                 await response.read()
-    assert [heard.headers.get("cookie") for heard in server.heard] == [None, None]
+    assert [request.headers.get("cookie") for request in server.heard] == [None, None]
 
 
 async def test_the_session_has_no_more_connections_than_evaluations_are_in_flight(settings: Settings) -> None:
@@ -136,11 +136,11 @@ async def test_the_session_has_no_more_connections_than_evaluations_are_in_fligh
 
     async with listening(answer) as server, open_all(with_(settings, concurrency=3)) as resources:
 
-        async def ask() -> None:
+        async def send_request() -> None:
             async with resources.http["default"].get(server.url) as response:
                 await response.read()
 
-        await asyncio.gather(*[ask() for _ in range(12)])
+        await asyncio.gather(*[send_request() for _ in range(12)])
     assert most == 3
 
 
@@ -261,7 +261,7 @@ async def test_an_invalid_client_certificate_is_reported_in_one_line(
     assert len(caught.value.lines) == 1
 
 
-async def test_a_key_of_another_certificate_is_reported_in_one_line(
+async def test_a_client_key_of_another_certificate_is_reported(
     settings: Settings, ours: Certificate, theirs: Certificate
 ) -> None:
     with pytest.raises(SettingsError, match="DOCV_CLIENT_CERT"):

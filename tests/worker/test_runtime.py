@@ -22,7 +22,7 @@ def runtime() -> Iterator[Runtime]:
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Return threads that act as Celery's."""
+    """Return threads that act like Celery's."""
     with ThreadPoolExecutor() as threads:
         yield threads
 
@@ -78,12 +78,12 @@ def test_all_threads_share_one_loop_in_its_own_thread(runtime: Runtime, threads:
     async def current_thread_and_loop() -> tuple[int, int]:
         return id(asyncio.get_running_loop()), threading.get_ident()
 
-    places = {
+    found = {
         future.result() for future in [threads.submit(lambda: runtime.run(current_thread_and_loop())) for _ in range(8)]
     }
 
-    assert len(places) == 1
-    assert places.pop()[1] != threading.get_ident()
+    assert len(found) == 1
+    assert found.pop()[1] != threading.get_ident()
 
 
 def test_a_waiting_thread_does_not_block_the_others(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
@@ -122,16 +122,16 @@ def test_draining_is_true_after_one_or_two_calls_of_drain(runtime: Runtime) -> N
 
 def test_a_pause_is_cancelled_when_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
     async def work() -> str:
-        begin.set()
+        begun.set()
         try:
             await runtime.pause(LONG)
         except Draining:
             return "handed back"
         return "went on"
 
-    begin = threading.Event()
+    begun = threading.Event()
     future = threads.submit(lambda: runtime.run(work()))
-    assert begin.wait(10)
+    assert begun.wait(10)
     runtime.drain()
     assert future.result(10) == "handed back"
 
@@ -180,14 +180,14 @@ def test_a_task_whose_wait_was_cancelled_may_still_await_its_cleanup(
 ) -> None:
     async def work() -> bool:
         with contextlib.suppress(Draining):
-            begin.set()
+            begun.set()
             await runtime.pause(LONG)
         await asyncio.sleep(0.01)
         return cancel_requested()
 
-    begin = threading.Event()
+    begun = threading.Event()
     future = threads.submit(lambda: runtime.run(work()))
-    assert begin.wait(10)
+    assert begun.wait(10)
     runtime.drain()
     assert future.result(10) is False
 
@@ -229,7 +229,7 @@ def test_a_slot_acquired_as_the_drain_begins_is_not_lost(runtime: Runtime) -> No
             return not gate.locked()
         return gate.locked()
 
-    assert runtime.run(work()), "whoever is told that it waits in vain does not hold the place"
+    assert runtime.run(work()), "a task that gets Draining does not hold the slot"
 
 
 def test_work_in_progress_continues_while_the_process_drains(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
@@ -254,7 +254,7 @@ def test_work_that_takes_longer_than_the_drain_time_is_cancelled_and_cleans_up(t
     runtime.close()
 
 
-def test_closing_cancels_what_still_runs_and_waits_until_it_has_cleaned_up(threads: ThreadPoolExecutor) -> None:
+def test_closing_cancels_running_work_and_waits_for_its_cleanup(threads: ThreadPoolExecutor) -> None:
     runtime, work = Runtime(LONG), Work()
     future = begin(runtime, threads, work)
 
@@ -267,10 +267,10 @@ def test_closing_cancels_what_still_runs_and_waits_until_it_has_cleaned_up(threa
 
 def test_closing_waits_for_the_threads_that_unpack() -> None:
     runtime = Runtime(LONG)
-    begin, ended = threading.Event(), threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def unpack() -> None:
-        begin.set()
+        begun.set()
         threading.Event().wait(0.05)
         ended.set()
 
@@ -278,7 +278,7 @@ def test_closing_waits_for_the_threads_that_unpack() -> None:
         asyncio.get_running_loop().run_in_executor(None, unpack)
 
     runtime.run(work())
-    assert begin.wait(10)
+    assert begun.wait(10)
     runtime.close()
     assert ended.is_set()
 
@@ -321,7 +321,7 @@ def test_a_second_drain_cancels_work_at_once(runtime: Runtime, threads: ThreadPo
         assert work.cleaned_up.is_set()
 
 
-class LosesCancellations(Work):
+class CancellationLosingWork(Work):
     """Work that loses cancellations."""
 
     def __init__(self, times: int) -> None:
@@ -341,17 +341,17 @@ class LosesCancellations(Work):
 
 
 def test_work_that_lost_a_cancellation_is_cancelled_again(runtime: Runtime, threads: ThreadPoolExecutor) -> None:
-    work = LosesCancellations(times=2)
+    work = CancellationLosingWork(times=2)
     future = begin(runtime, threads, work)
     for _ in range(2):
         runtime.drain()
     with pytest.raises(CancelledError):
         future.result(10)
-    assert work.lost == [True, True], "who asks knows it all the same"
+    assert work.lost == [True, True], "cancel_requested() is still true"
 
 
 def test_work_that_lost_the_cancellation_after_the_drain_time_is_cancelled_again(threads: ThreadPoolExecutor) -> None:
-    runtime, work = Runtime(drain_seconds=0.0), LosesCancellations(times=1)
+    runtime, work = Runtime(drain_seconds=0.0), CancellationLosingWork(times=1)
     future = begin(runtime, threads, work)
     runtime.drain()
     with pytest.raises(CancelledError):
@@ -360,7 +360,7 @@ def test_work_that_lost_the_cancellation_after_the_drain_time_is_cancelled_again
 
 
 def test_closing_cancels_again_if_a_cancellation_was_lost(threads: ThreadPoolExecutor) -> None:
-    runtime, work = Runtime(LONG), LosesCancellations(times=2)
+    runtime, work = Runtime(LONG), CancellationLosingWork(times=2)
     future = begin(runtime, threads, work)
     runtime.close()
     assert len(work.lost) == 2
@@ -382,13 +382,13 @@ async def test_cancel_requested_is_true_after_a_lost_cancellation() -> None:
         nonlocal rounds
         while not cancel_requested():
             rounds += 1
-            begin.set()
+            begun.set()
             with contextlib.suppress(asyncio.CancelledError):
                 await asyncio.Event().wait()
 
-    begin = asyncio.Event()
+    begun = asyncio.Event()
     task = asyncio.create_task(loop())
-    await begin.wait()
+    await begun.wait()
     task.cancel()
     async with asyncio.timeout(60):
         await task
@@ -426,6 +426,6 @@ def test_frozen_objects_are_not_collected_and_new_ones_are() -> None:
     before = len(gc.get_objects())
     freeze_gc()
     later = [[] for _ in range(10)]
-    looked_at = gc.get_objects()
-    assert len(looked_at) < before / 10
-    assert all(any(each is one for one in looked_at) for each in later)
+    tracked = gc.get_objects()
+    assert len(tracked) < before / 10
+    assert all(any(each is one for one in tracked) for each in later)

@@ -1,4 +1,4 @@
-"""Spans are sent to the collector in OpenTelemetry's variables, and only if the settings say so."""
+"""Spans are sent to the collector in OpenTelemetry's variables, and only if the settings enable tracing."""
 
 import asyncio
 import sys
@@ -11,7 +11,7 @@ from worker.config.settings import Settings, SettingsError
 from worker.tracing import open_tracer
 
 
-def test_there_is_no_tracer_without_the_setting() -> None:
+def test_tracing_is_off_without_the_setting() -> None:
     assert open_tracer(Settings()) is None
 
 
@@ -26,7 +26,9 @@ def test_tracing_without_the_extra_is_an_error_that_names_it(monkeypatch: pytest
     [{"OTEL_SERVICE_NAME": "archive"}, {"OTEL_RESOURCE_ATTRIBUTES": "service.name=archive"}],
     ids=lambda variables: next(iter(variables)),
 )
-def test_the_operator_s_name_of_the_service_counts(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+def test_opentelemetry_s_variables_set_the_service_name(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     tracer = open_tracer(Settings(tracing=True))
@@ -36,10 +38,10 @@ def test_the_operator_s_name_of_the_service_counts(monkeypatch: pytest.MonkeyPat
 
 
 async def test_spans_arrive_at_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    came: list[tuple[str, bytes]] = []
+    received: list[tuple[str, bytes]] = []
 
     async def collect(request: web.Request) -> web.Response:
-        came.append((request.path, await request.read()))
+        received.append((request.path, await request.read()))
         return web.Response()
 
     collector = web.Application()
@@ -61,7 +63,7 @@ async def test_spans_arrive_at_the_collector(monkeypatch: pytest.MonkeyPatch) ->
         pass
     await asyncio.to_thread(tracer.span_processor.shutdown)  # type: ignore[attr-defined]  # as at the end of the process
     await runner.cleanup()
-    ((path, body),) = came
+    ((path, body),) = received
     assert path == "/v1/traces"
     assert b"store" in body
     assert b"docv-archive" in body

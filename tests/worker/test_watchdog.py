@@ -21,12 +21,14 @@ class Clock:
 
 
 class Process:
-    """A worker process under a watchdog, second by second."""
+    """A worker process with a watchdog, which a test advances second by second."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.left: list[str] = []
-        self.watchdog = Watchdog(self.left.append, stuck_seconds=STUCK, stalled_seconds=STALLED_AFTER, clock=self.clock)
+        self.exit_reasons: list[str] = []
+        self.watchdog = Watchdog(
+            self.exit_reasons.append, stuck_seconds=STUCK, stalled_seconds=STALLED_AFTER, clock=self.clock
+        )
 
     def run(self, seconds: int, *, ticks: bool = True, waiting: bool | None = False) -> str | None:
         """Run for some seconds with a check in each; return the problem of the first check that finds one.
@@ -63,37 +65,37 @@ def test_a_process_with_nothing_to_do_is_alive(process: Process) -> None:
 # The loop
 
 
-def test_a_loop_that_stops_ticking_is_a_stall(process: Process) -> None:
+def test_a_loop_that_stops_ticking_has_stalled(process: Process) -> None:
     process.run(5)
     assert process.run(30, ticks=False) is None
     assert process.run(1, ticks=False) == "its event loop has not moved for 31 s"
 
 
-def test_a_loop_that_never_ticked_is_a_stall(process: Process) -> None:
+def test_a_loop_that_never_ticked_has_stalled(process: Process) -> None:
     assert process.run(30, ticks=False) is None
     assert process.run(1, ticks=False)
 
 
-def test_a_loop_that_ticks_occasionally_is_not_a_stall(process: Process) -> None:
+def test_a_loop_that_ticks_occasionally_has_not_stalled(process: Process) -> None:
     for _ in range(10):
         assert process.run(29, ticks=False) is None
         assert process.run(1) is None
 
 
-def test_a_loop_whose_next_round_is_late_is_a_stall(process: Process) -> None:
+def test_a_loop_whose_next_round_is_late_has_stalled(process: Process) -> None:
     process.watchdog.expect_round("feed", 55)
     process.watchdog.expect_round("leases", 3_600)
     assert process.run(55) is None
     assert process.run(1) == "its loop feed has ended or hangs"
 
 
-def test_a_loop_that_does_its_rounds_is_not_a_stall(process: Process) -> None:
+def test_a_loop_that_does_its_rounds_has_not_stalled(process: Process) -> None:
     for _ in range(10):
         process.watchdog.expect_round("feed", 55)
         assert process.run(50) is None
 
 
-def test_a_loop_gets_its_time_again_after_the_process_was_frozen(process: Process) -> None:
+def test_a_freeze_does_not_count_towards_the_time_of_a_round(process: Process) -> None:
     process.watchdog.expect_round("feed", 55)
     process.run(20)
     process.freeze(86_400)
@@ -104,7 +106,7 @@ def test_a_loop_gets_its_time_again_after_the_process_was_frozen(process: Proces
 # Messages
 
 
-def test_waiting_messages_that_are_not_taken_are_a_stall(process: Process) -> None:
+def test_a_process_that_takes_no_waiting_messages_has_stalled(process: Process) -> None:
     process.run(5)
     assert process.run(61, waiting=True) is None
     why = process.run(1, waiting=True)
@@ -118,14 +120,14 @@ def test_a_process_that_takes_messages_has_not_stalled(process: Process) -> None
         process.watchdog.message_handled()
 
 
-def test_the_time_begins_again_after_a_message_was_taken(process: Process) -> None:
+def test_the_time_limit_restarts_when_a_message_is_taken(process: Process) -> None:
     process.run(50, waiting=True)
     process.watchdog.message_handled()
     assert process.run(61, waiting=True) is None
     assert process.run(1, waiting=True)
 
 
-def test_the_time_begins_again_after_a_moment_without_waiting_messages(process: Process) -> None:
+def test_the_time_limit_restarts_when_no_messages_wait(process: Process) -> None:
     assert process.run(50, waiting=True) is None
     assert process.run(1, waiting=False) is None
     assert process.run(50, waiting=True) is None
@@ -134,7 +136,7 @@ def test_the_time_begins_again_after_a_moment_without_waiting_messages(process: 
 def test_a_redis_that_does_not_answer_is_not_a_stall(process: Process) -> None:
     process.run(50, waiting=True)
     assert process.run(3_600, waiting=None) is None
-    assert process.run(50, waiting=True) is None, "what was before says nothing any more"
+    assert process.run(50, waiting=True) is None, "the wait before the outage no longer counts"
 
 
 def test_a_slow_redis_does_not_hide_a_stall(process: Process) -> None:
@@ -155,11 +157,11 @@ def test_a_process_that_was_frozen_has_not_stalled_when_it_continues(
 ) -> None:
     process.run(20, waiting=waiting)
     process.freeze(frozen)
-    assert process.watchdog.problem() is None, "its watchdog may be the first to move"
+    assert process.watchdog.problem() is None, "the watchdog may run before the loop"
     assert process.run(50, waiting=waiting) is None
 
 
-def test_a_loop_that_is_stuck_after_a_freeze_is_a_stall(process: Process) -> None:
+def test_a_loop_that_is_stuck_after_a_freeze_has_stalled(process: Process) -> None:
     process.freeze(86_400)
     assert process.run(30, ticks=False) is None
     assert process.run(2, ticks=False)
@@ -175,7 +177,7 @@ def test_the_watchdog_exits_once_with_the_reason(monkeypatch: pytest.MonkeyPatch
     process.clock.now += 9
     process.watchdog._ticked -= STUCK
     process.watchdog._watch()  # returns, because the watchdog ends after it has exited
-    assert process.left == ["its event loop has not moved for 39 s"]
+    assert process.exit_reasons == ["its event loop has not moved for 39 s"]
 
 
 def test_a_stopped_watchdog_does_not_exit() -> None:
@@ -183,7 +185,7 @@ def test_a_stopped_watchdog_does_not_exit() -> None:
     process.watchdog._ticked -= STUCK * 2
     process.watchdog.stop()
     process.watchdog._watch()
-    assert process.left == []
+    assert process.exit_reasons == []
 
 
 _STALLED_PROCESS = """
@@ -203,9 +205,9 @@ async def test_a_stalled_process_exits_with_the_traceback_of_each_thread() -> No
         *(sys.executable, "-c", _STALLED_PROCESS), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
     out, err = await asyncio.wait_for(process.communicate(), 60)
-    said = err.decode()
+    output = err.decode()
     assert process.returncode == EXIT_STALLED == 70
     assert out == b""
-    assert said.startswith("docv-archive: the worker exits: its event loop has not moved for ")
-    assert "function_that_hangs" in said
-    assert len(re.findall(r"\bthread 0x", said, re.IGNORECASE)) == 2, "the main thread and the watchdog"
+    assert output.startswith("docv-archive: the worker exits: its event loop has not moved for ")
+    assert "function_that_hangs" in output
+    assert len(re.findall(r"\bthread 0x", output, re.IGNORECASE)) == 2, "the main thread and the watchdog"

@@ -59,14 +59,14 @@ def test_a_task_message_passes_with_only_the_headers_that_celery_needs() -> None
 
 
 @pytest.mark.parametrize("task", [{"task": ARCHIVE_TASK, "id": "an ID"}, {}], ids=["protocol 2", "protocol 1"])
-def test_the_traceparent_of_a_producer_gets_through(task: dict[str, str]) -> None:
+def test_the_traceparent_of_a_producer_is_kept(task: dict[str, str]) -> None:
     body = ARGUMENTS if task else {"task": ARCHIVE_TASK, "id": "an ID", "kwargs": {"eval_ids": []}}
     found = decode_message(message(body, headers={**task, "traceparent": PARENT, "tracestate": SECRET}))
     assert found.headers == {**task, "traceparent": PARENT}
 
 
 @pytest.mark.parametrize("traceparent", [SECRET, PARENT + SECRET, PARENT + "-" + "x" * 65, [PARENT], 7, None])
-def test_what_is_not_a_traceparent_is_dropped(traceparent: object) -> None:
+def test_an_invalid_traceparent_is_dropped(traceparent: object) -> None:
     headers = {"task": ARCHIVE_TASK, "id": "an ID", "traceparent": traceparent}
     assert decode_message(message(headers=headers)).headers == {"task": ARCHIVE_TASK, "id": "an ID"}
 
@@ -137,9 +137,9 @@ def test_any_value_in_a_part_is_refused_or_decoded(part: str, value: Any) -> Non
 
 def test_a_control_message_passes_with_only_the_headers_that_celery_needs() -> None:
     headers = {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h", "compression": "none of ours"}
-    heard = Message(check_control_message(message({"method": "ping"}, headers=headers)), channel=PlainChannel())
-    assert heard.headers == {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h"}
-    assert heard.decode() == {"method": "ping"}
+    found = Message(check_control_message(message({"method": "ping"}, headers=headers)), channel=PlainChannel())
+    assert found.headers == {"clock": 7, "expires": 12.5, "ticket": "t", "hostname": "h"}
+    assert found.decode() == {"method": "ping"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_an_invalid_control_message_is_refused(payload: Any) -> None:
     assert SECRET not in str(refused.value)
 
 
-def test_a_task_message_and_a_control_message_are_told_apart() -> None:
+def test_a_control_message_is_refused_as_a_task_message() -> None:
     assert "names no task" in reason_of(message([{"method": "shutdown"}], headers={}))
     with pytest.raises(BadEnvelope):
         decode_message(message({"method": "shutdown"}, headers={"ticket": "t"}))

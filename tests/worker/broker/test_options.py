@@ -1,4 +1,4 @@
-"""Redis is the broker, or RabbitMQ if the settings name one; Redis has everything else."""
+"""Redis is the broker, unless the settings name RabbitMQ. All other data is in Redis in both cases."""
 
 import pytest
 from pydantic import SecretStr

@@ -1,4 +1,4 @@
-"""Celery with RabbitMQ: some tests run without a server, the others with a real one if it is installed."""
+"""Celery with RabbitMQ. Some tests run without a server, the others with a real one if it is installed."""
 
 import asyncio
 import contextlib
@@ -45,30 +45,31 @@ class OfflineChannel(RabbitChannel):
     """A channel without a connection, which records the methods that it would send."""
 
     def __init__(self) -> None:
-        self.said: list[tuple[Any, ...]] = []
-        self.came: list[Message] = []
-        self.callbacks = {"tag": self.came.append}
+        self.sent: list[tuple[Any, ...]] = []
+        self.delivered: list[Message] = []
+        self.callbacks = {"tag": self.delivered.append}
         self._checked_consumers = frozenset({"tag"})
         self.no_ack_consumers = set()
         self.cancel_callbacks: dict[str, Any] = {}
         self.auto_encode_decode = False
 
     def send_method(self, sig: tuple[int, int], _format: str, args: tuple[Any, ...], **_: Any) -> Any:
-        self.said.append((sig, *args))
+        self.sent.append((sig, *args))
         return "tag"
 
     def basic_ack(self, delivery_tag: int, *_: Any) -> None:
-        self.said.append(("ack", delivery_tag))
+        self.sent.append(("ack", delivery_tag))
 
 
 def prefetch_counts(channel: OfflineChannel) -> list[tuple[int, bool]]:
     """Return each prefetch count that was sent, and whether all consumers share it."""
     return [
-        (count, shared) for sig, _, count, shared in (said for said in channel.said if said[0] == amqp.spec.Basic.Qos)
+        (count, shared)
+        for sig, _, count, shared in (method for method in channel.sent if method[0] == amqp.spec.Basic.Qos)
     ]
 
 
-def test_a_backfill_fetches_few_messages_and_uses_no_slots_of_live() -> None:
+def test_the_backfill_has_its_own_small_prefetch_count() -> None:
     channel = OfflineChannel()
     channel.basic_qos(0, 72, True)  # noqa: FBT003  # as Celery does
     channel.basic_consume("live")
@@ -81,37 +82,37 @@ def test_a_task_message_arrives_with_only_the_headers_that_celery_needs() -> Non
     channel = OfflineChannel()
     headers = {"task": ARCHIVE_TASK, "id": "an ID", "odd": SECRET}
     channel._on_basic_deliver("tag", 7, False, "", "live", Message(BODY, application_headers=headers, **GOOD))  # noqa: FBT003
-    (came,) = channel.came
-    assert came.properties["application_headers"] == {"task": ARCHIVE_TASK, "id": "an ID"}
-    assert came.delivery_info["routing_key"] == "live"
-    assert channel.said == []
+    (delivered,) = channel.delivered
+    assert delivered.properties["application_headers"] == {"task": ARCHIVE_TASK, "id": "an ID"}
+    assert delivered.delivery_info["routing_key"] == "live"
+    assert channel.sent == []
 
 
 def test_messages_between_workers_are_not_checked() -> None:
     channel = OfflineChannel()
-    heard: list[object] = []
-    channel.callbacks["events"] = heard.append
-    told = Message("{}", **GOOD)
-    channel._on_basic_deliver("events", 7, False, "celeryev", "worker.heartbeat", told)  # noqa: FBT003
-    assert (heard, channel.came, channel.said) == ([told], [], [])
+    delivered: list[object] = []
+    channel.callbacks["events"] = delivered.append
+    message = Message("{}", **GOOD)
+    channel._on_basic_deliver("events", 7, False, "celeryev", "worker.heartbeat", message)  # noqa: FBT003
+    assert (delivered, channel.delivered, channel.sent) == ([message], [], [])
 
 
 @pytest.mark.parametrize(("body", "properties"), BAD, ids=range(len(BAD)))
 def test_an_unsuitable_message_is_dropped_and_reported_without_repeating_it(
     body: Any, properties: dict[str, Any]
 ) -> None:
-    channel, told = OfflineChannel(), []
+    channel, reported = OfflineChannel(), []
 
     def record(exc: Exception, **_: object) -> None:
-        told.append(str(exc))
+        reported.append(str(exc))
 
     signals.task_rejected.connect(record)
     channel._on_basic_deliver("tag", 7, False, "", "live", Message(body, **properties))  # noqa: FBT003
     signals.task_rejected.disconnect(record)
-    assert channel.came == []
-    assert channel.said == [("ack", 7)]
-    assert len(told) == 1
-    assert SECRET not in told[0]
+    assert channel.delivered == []
+    assert channel.sent == [("ack", 7)]
+    assert len(reported) == 1
+    assert SECRET not in reported[0]
 
 
 @pytest.mark.parametrize("option", sorted(worker_options() | publisher_options()))

@@ -61,7 +61,7 @@ def test_the_options_reach_kombu_s_connection(redis_url: str) -> None:
         assert channel.global_keyprefix == "docv:"
 
 
-def test_a_publisher_fails_within_seconds() -> None:
+def test_a_publisher_has_short_timeouts_and_the_key_prefix_of_a_worker() -> None:
     transport = publisher_transport_options()
     assert (transport["socket_timeout"], transport["socket_connect_timeout"]) == (2, 2)
     assert transport["global_keyprefix"] == worker_transport_options()["global_keyprefix"]
@@ -96,7 +96,7 @@ def test_kombu_trusts_the_authority_in_the_url() -> None:
         assert found.ssl == {"ssl_ca_certs": "/etc/ours.pem", "ssl_cert_reqs": ssl.CERT_REQUIRED}
 
 
-def test_kombu_checks_no_certificate_if_the_url_says_so() -> None:
+def test_kombu_checks_no_certificate_if_the_url_disables_the_check() -> None:
     with connection("rediss://host:6380/1?ssl_cert_reqs=none") as found:
         assert found.ssl == {"ssl_cert_reqs": ssl.CERT_NONE}
 
@@ -118,8 +118,8 @@ def worker_qos(redis_url: str) -> Iterator[SlotReleasingQoS]:
     """Return the QoS of a worker with one slot, which is in use."""
     app = make_publishing_app(settings(redis_url))
     with app.connection_for_read() as worker:
-        queue = worker.SimpleQueue("test-places")
-        app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-places", connection=worker)
+        queue = worker.SimpleQueue("test-slots")
+        app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-slots", connection=worker)
         worker_qos = worker.default_channel.qos
         worker_qos.prefetch_count = 1
         queue.get(timeout=60)
@@ -141,18 +141,18 @@ def test_a_slot_is_released_when_a_message_is_acknowledged(worker_qos: SlotRelea
 def test_a_slot_is_released_even_if_redis_does_not_confirm(
     worker_qos: SlotReleasingQoS, monkeypatch: pytest.MonkeyPatch, end: Callable[[SlotReleasingQoS, str], None]
 ) -> None:
-    def away(*_: object, **__: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RedisConnectionError
 
     (tag,) = worker_qos._delivered
-    monkeypatch.setattr(worker_qos, "_remove_from_indices", away)
-    monkeypatch.setattr(worker_qos, "restore_by_tag", away)
+    monkeypatch.setattr(worker_qos, "_remove_from_indices", fail)
+    monkeypatch.setattr(worker_qos, "restore_by_tag", fail)
     with pytest.raises(RedisConnectionError):
         end(worker_qos, tag)
     assert worker_qos.can_consume()
 
 
-def test_a_message_is_taken_if_redis_is_full(redis_url: str) -> None:
+def test_a_message_is_taken_even_if_redis_is_full(redis_url: str) -> None:
     app = make_publishing_app(settings(redis_url))
     with app.connection_for_write() as opened, Redis.from_url(redis_url) as redis:
         app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": []}, queue="test-full", connection=opened)
@@ -272,28 +272,30 @@ def test_messages_share_a_client_until_the_channel_has_a_new_pool(redis_url: str
 @pytest.fixture
 def broadcasts(redis_url: str) -> Iterator[tuple[Any, list[Any]]]:
     """Return a channel that receives broadcasts, and the list of those it has received."""
-    app, heard = make_publishing_app(settings(redis_url)), []
+    app, received = make_publishing_app(settings(redis_url)), []
     with app.connection_for_read(transport_options=worker_transport_options()) as worker:
         channel = worker.default_channel
         queue = Queue("test-all", Exchange("test-all", type="fanout"))
-        with Consumer(channel, [queue], callbacks=[lambda body, _: heard.append(body)], no_ack=True, accept=["json"]):
-            yield worker, heard
+        with Consumer(
+            channel, [queue], callbacks=[lambda body, _: received.append(body)], no_ack=True, accept=["json"]
+        ):
+            yield worker, received
 
 
 def test_broadcasts_are_delivered_and_other_entries_are_dropped(
     broadcasts: tuple[Any, list[Any]], redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    worker, heard = broadcasts
+    worker, received = broadcasts
     with contextlib.suppress(TimeoutError):
-        worker.drain_events(timeout=0.1)  # now it subscribes
+        worker.drain_events(timeout=0.1)  # the channel subscribes now
     with Redis.from_url(redis_url) as redis:
-        for noise in ("[" * 10_000, "Erika Mustermann", "null", "7", "{}", '{"properties": {"delivery_tag": 1}}'):
-            assert redis.publish("docv:/0.test-all", noise) == 1
+        for entry in ("[" * 10_000, "Erika Mustermann", "null", "7", "{}", '{"properties": {"delivery_tag": 1}}'):
+            assert redis.publish("docv:/0.test-all", entry) == 1
     with make_publishing_app(settings(redis_url)).connection_for_write() as other:
-        all_of_them = Exchange("test-all", type="fanout")
-        other.Producer().publish({"method": "ping"}, exchange=all_of_them, declare=[all_of_them])
+        exchange = Exchange("test-all", type="fanout")
+        other.Producer().publish({"method": "ping"}, exchange=exchange, declare=[exchange])
     with contextlib.suppress(TimeoutError):
-        while not heard:
+        while not received:
             worker.drain_events(timeout=20)
-    assert heard == [{"method": "ping"}]
+    assert received == [{"method": "ping"}]
     assert "Mustermann" not in caplog.text

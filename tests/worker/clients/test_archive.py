@@ -42,7 +42,7 @@ async def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path, settings
             await check_archive(folder, settings)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root ignores file permissions")
 async def test_a_folder_that_is_not_writable_is_an_error(tmp_path: Path, settings: Settings) -> None:
     (tmp_path / "archive").mkdir(mode=0o500)
     with pytest.raises(ServiceUnavailable, match="cannot be written to"):
@@ -122,16 +122,16 @@ async def test_a_store_that_ignores_conditions_is_refused(
 ) -> None:
     async with saying(reply) as server:
         settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
-        said = pytest.raises(
+        refusal = pytest.raises(
             SettingsError, match=r"s3://ours: this S3 has no conditional writes \(If-Match\).*use an S3"
         )
-        with said if is_refused else contextlib.nullcontext():
+        with refusal if is_refused else contextlib.nullcontext():
             await check_conditional_writes(open_archive(settings, retries=0), settings)
     assert server.heard[0].headers["if-match"] == NO_ETAG
 
 
 @pytest.mark.usefixtures("_no_credentials")
-def test_without_credentials_a_bucket_cannot_be_opened(settings: Settings) -> None:
+def test_a_bucket_cannot_be_opened_without_credentials(settings: Settings) -> None:
     with pytest.raises(SettingsError, match="AWS_ACCESS_KEY_ID"):
         open_archive(with_(settings, archive_url="s3://ours"))
 
@@ -160,5 +160,5 @@ async def test_each_write_has_the_encryption_header_of_the_settings(settings: Se
         await obstore.put_async(open_archive(demanded), "with", b"x")
         await obstore.put_async(open_archive(with_(demanded, sse=None)), "without", b"x")
     name = "x-amz-server-side-encryption"
-    assert [heard.headers.get(name) for heard in server.heard] == [header, None]
+    assert [request.headers.get(name) for request in server.heard] == [header, None]
     assert f"{name}-aws-kms-key-id" not in server.heard[0].headers

@@ -1,4 +1,4 @@
-"""Unusable AWS credentials are reported in one sentence: the cause, and after a semicolon what to do."""
+"""Unusable AWS credentials are reported in one sentence. It gives the cause and, after a semicolon, the fix."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("variables", "config", "said"),
+    ("variables", "config", "message"),
     [
         ({}, "", "no AWS credentials found; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"),
         ({"AWS_PROFILE": "prd"}, "", "AWS_PROFILE: there is no profile prd; `aws configure list-profiles`"),
@@ -55,7 +55,7 @@ def aws(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
 )
 def test_unusable_credentials_are_reported_in_one_sentence(
-    aws: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], config: str, said: str
+    aws: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], config: str, message: str
 ) -> None:
     (aws / "config").write_text(f"[default]\n{config}\n")
     for name, value in variables.items():
@@ -63,19 +63,19 @@ def test_unusable_credentials_are_reported_in_one_sentence(
     with pytest.raises(SettingsError) as caught:
         open_aws_session()
     (line,) = caught.value.lines
-    assert said in line
+    assert message in line
     assert "; " in line
     assert "\n" not in line
     assert "geheim" not in line
 
 
-def test_a_file_that_is_not_text_is_reported_in_one_sentence(aws: Path) -> None:
+def test_a_credentials_file_that_is_not_text_is_reported(aws: Path) -> None:
     (aws / "credentials").write_bytes(b"\xff\xfe[\0d\0")
     with pytest.raises(SettingsError, match=r"\.aws/credentials is not a valid AWS configuration file"):
         open_aws_session()
 
 
-def test_a_role_whose_service_does_not_answer_is_unavailable(aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_role_is_unavailable_if_sts_does_not_answer(aws: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = "aws_access_key_id=x\naws_secret_access_key=y"
     (aws / "config").write_text(f"[default]\n{ROLE}\nsource_profile=keys\nregion=us-east-1\n[profile keys]\n{keys}\n")
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:1")

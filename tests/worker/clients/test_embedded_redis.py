@@ -73,10 +73,10 @@ def user(state_dir: Path) -> Iterator[User]:
         other.kill()
 
 
-def wait_until(true: Callable[[], bool]) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline, "it does not happen"
+    while not condition():
+        assert time.monotonic() < deadline, "the condition did not become true"
         time.sleep(0.01)
 
 
@@ -141,7 +141,7 @@ def test_the_server_is_durable_and_private(state_dir: Path) -> None:
         assert state_dir.stat().st_mode & 0o777 == 0o700
 
 
-def test_data_is_there_again_after_the_next_start(state_dir: Path) -> None:
+def test_the_data_survives_a_restart_of_the_server(state_dir: Path) -> None:
     with embedded_redis(state_dir) as embedded:
         send_command(embedded.url, "SET", "accepted", "an evaluation")
         first = server_of(embedded.url)
@@ -167,12 +167,12 @@ def test_two_users_share_a_server_and_the_last_one_ends_it(state_dir: Path) -> N
 
 def test_concurrent_users_start_one_server(state_dir: Path) -> None:
     found: list[tuple[int, bool]] = []
-    all_have_it = threading.Barrier(4, timeout=PATIENCE)
+    all_started = threading.Barrier(4, timeout=PATIENCE)
 
     def use() -> None:
         with embedded_redis(state_dir) as embedded:
             found.append((server_of(embedded.url), embedded.started))
-            all_have_it.wait()
+            all_started.wait()
 
     threads = [threading.Thread(target=use) for _ in range(4)]
     for thread in threads:
@@ -234,7 +234,7 @@ def test_a_child_that_inherits_the_lock_is_a_user_too(state_dir: Path) -> None:
 def test_a_state_directory_may_have_any_name(tmp_path: Path, name: str) -> None:
     with embedded_redis(tmp_path / name) as embedded:
         assert send_command(embedded.url, "PING"), "the ledger's client"
-        with make_publishing_app(Settings(redis_url=embedded.url)).connection_for_write() as queue:  # type: ignore[arg-type]  # pydantic seals it
+        with make_publishing_app(Settings(redis_url=embedded.url)).connection_for_write() as queue:  # type: ignore[arg-type]  # pydantic wraps it in SecretStr
             assert queue.default_channel.client.ping(), "the queue's client"
 
 
@@ -251,8 +251,8 @@ def deep_path(folder: Path) -> Path:
 
 def path_with_umlauts(folder: Path) -> Path:
     """Return a path that is short enough for a socket in characters, and too long in bytes."""
-    room = 99 - len(str(folder / "x" / "redis.sock"))
-    return folder / ("ö" * room)
+    length = 99 - len(str(folder / "x" / "redis.sock"))
+    return folder / ("ö" * length)
 
 
 @pytest.mark.parametrize("make", [deep_path, path_with_umlauts])
@@ -312,7 +312,7 @@ def test_the_folder_of_another_user_s_redis_is_refused(state_dir: Path, monkeypa
             was_started(state_dir)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the owner of a file")
 def test_a_socket_of_another_user_is_refused(state_dir: Path) -> None:
     with user(state_dir):
         os.chown(state_dir / "redis.sock", 12345, -1)
@@ -320,9 +320,7 @@ def test_a_socket_of_another_user_is_refused(state_dir: Path) -> None:
             pass
 
 
-def test_a_temporary_folder_that_passes_on_its_group_is_accepted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_temporary_folder_with_setgid_is_accepted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pod = tmp_path / "tmp"
     pod.mkdir()
     pod.chmod(0o2777)

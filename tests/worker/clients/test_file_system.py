@@ -39,7 +39,7 @@ def test_a_lock_of_another_worker_is_not_a_problem(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flock", "said"),
+    ("flock", "message"),
     [
         (lambda *_: None, "the file system grants one lock twice"),
         (fail(errno.ENOLCK), "a folder there cannot be locked: No locks available"),
@@ -47,10 +47,10 @@ def test_a_lock_of_another_worker_is_not_a_problem(tmp_path: Path) -> None:
     ],
 )
 async def test_a_process_does_not_start_if_locks_fail_or_have_no_effect(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings, flock: Callable[..., None], said: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Settings, flock: Callable[..., None], message: str
 ) -> None:
     monkeypatch.setattr(fcntl, "flock", flock)
-    with pytest.raises(ServiceUnavailable, match=f"{said}; use a local disk, or an s3:// archive"):
+    with pytest.raises(ServiceUnavailable, match=f"{message}; use a local disk, or an s3:// archive"):
         await check_archive(tmp_path, settings)
 
 
@@ -67,7 +67,9 @@ def test_a_process_does_not_start_on_nfs_even_if_locks_seem_to_work(
         asyncio.run(check_archive(tmp_path, settings))
 
 
-def test_locks_are_only_tested_if_the_file_system_is_unknown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_file_system_with_working_locks_is_not_a_problem(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr(Path, "read_text", fail(errno.ENOENT))
     assert find_lock_problem(tmp_path) is None
 

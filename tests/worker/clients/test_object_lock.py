@@ -84,7 +84,7 @@ async def test_each_day_has_its_own_retention_date(locked: S3, plain: S3Store) -
     ],
 )
 @pytest.mark.parametrize("is_held", [False, True])
-async def test_a_write_names_the_day_on_which_its_lock_ends_and_whether_it_is_under_a_legal_hold(
+async def test_a_write_has_the_end_of_its_lock_and_its_legal_hold(
     locked: S3, plain: S3Store, until: date | None, locked_until: date | None, *, is_held: bool
 ) -> None:
     bucket = S3Bucket(plain, write_client=LockingClient(plain, "GOVERNANCE", 10, lambda: NOON))
@@ -98,7 +98,9 @@ async def test_a_write_names_the_day_on_which_its_lock_ends_and_whether_it_is_un
     assert head.get("ObjectLockLegalHoldStatus") == ("ON" if is_held else None)
 
 
-async def test_without_a_mode_nothing_is_locked_and_a_legal_hold_is_still_possible(locked: S3, plain: S3Store) -> None:
+async def test_a_client_without_a_lock_mode_locks_nothing_and_can_still_place_a_legal_hold(
+    locked: S3, plain: S3Store
+) -> None:
     for client in (LockingClient(plain), LockingClient(plain, "COMPLIANCE", 10).without_lock()):
         assert client() is client(date(2999, 1, 1)) is plain
         await obstore.put_async(client(date(2999, 1, 1), is_held=True), "x", b"x")
@@ -107,7 +109,7 @@ async def test_without_a_mode_nothing_is_locked_and_a_legal_hold_is_still_possib
         assert head["ObjectLockLegalHoldStatus"] == "ON"
 
 
-def test_only_the_clients_that_were_used_last_are_kept(plain: S3Store) -> None:
+def test_only_the_most_recently_used_clients_are_kept(plain: S3Store) -> None:
     client = LockingClient(plain, "GOVERNANCE", 10, lambda: NOON)
     usual = client()
     for days in range(100):
@@ -116,14 +118,14 @@ def test_only_the_clients_that_were_used_last_are_kept(plain: S3Store) -> None:
     assert client._get_client.cache_info().currsize < 50
 
 
-def _accept_upload(heard: Heard) -> Reply:
+def _accept_upload(request: Heard) -> Reply:
     """Act as an S3 that accepts a multipart upload; moto does not record its headers."""
-    match heard.method, "uploadId" in heard.path:
+    match request.method, "uploadId" in request.path:
         case "POST", False:
             ids = b"<Bucket>ours</Bucket><Key>k</Key><UploadId>an upload</UploadId>"
             return Reply(http(200, b"<InitiateMultipartUploadResult>" + ids + b"</InitiateMultipartUploadResult>"))
         case "PUT", True:
-            checksum = heard.headers["x-amz-checksum-sha256"]
+            checksum = request.headers["x-amz-checksum-sha256"]
             return Reply(http(200, headers={"ETag": '"of a part"', "x-amz-checksum-sha256": checksum}))
         case "POST", True:
             return Reply(

@@ -110,7 +110,7 @@ async def test_a_connection_is_closed_and_the_call_repeated_after_any_refusal(re
         assert connections() == 2
 
 
-async def test_other_errors_keep_their_connection() -> None:
+async def test_a_connection_stays_open_after_any_other_error() -> None:
     async with refusing_once("WRONGTYPE that is a list") as (url, connections), open_redis(url, retries=1) as redis:
         with pytest.raises(ResponseError, match="WRONGTYPE"):
             await redis.delete("key")

@@ -21,8 +21,8 @@ async def test_a_broken_connection_is_replaced(redis_url: str) -> None:
         assert await redis.get("key") == "value"
 
 
-async def test_more_callers_than_connections_wait_for_one(redis_url: str) -> None:
-    # A draining worker releases everything at once, which may be many times its concurrency.
+async def test_callers_wait_for_a_connection_if_all_are_in_use(redis_url: str) -> None:
+    # A draining worker releases all its evaluations at once, possibly many times its concurrency.
     async with open_redis(redis_url, connections=2) as redis:
         answers = await asyncio.gather(*[redis.ping() for _ in range(500)], return_exceptions=True)
     assert Counter(map(repr, answers)) == {"True": 500}
@@ -36,7 +36,7 @@ async def test_more_callers_than_connections_wait_for_one(redis_url: str) -> Non
         *(("", False), ("6", False), ("dragonfly-1.2", False), ("6.x", False)),
     ],
 )
-def test_a_redis_is_too_old_before_6_2(version: str, *, too_old: bool) -> None:
+def test_a_redis_before_6_2_is_too_old(version: str, *, too_old: bool) -> None:
     assert is_too_old(version) == too_old
 
 
@@ -45,10 +45,10 @@ async def test_a_process_does_not_start_with_a_redis_that_is_too_old(
 ) -> None:
     await check_redis(redis)
     info = redis.info
-    monkeypatch.setattr(redis, "info", lambda section: old(info(section)))
+    monkeypatch.setattr(redis, "info", lambda section: with_old_version(info(section)))
     with pytest.raises(ServiceUnavailable, match=r"version 6\.0\.20, which is too old: 6\.2 or newer"):
         await check_redis(redis)
 
 
-async def old(asking: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    return await asking | {"redis_version": "6.0.20"}
+async def with_old_version(info: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    return await info | {"redis_version": "6.0.20"}

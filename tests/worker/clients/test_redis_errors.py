@@ -1,4 +1,4 @@
-"""Each reason why Redis cannot be used has its own sentence, with what to do."""
+"""Each reason why Redis cannot be used has its own sentence, which says what to do."""
 
 import asyncio
 import contextlib
@@ -33,7 +33,7 @@ PASSWORD = "s3cr3t-w0rd"
 
 
 async def explain_start(url: str) -> str:
-    """Return the message about a Redis at the start of a process, and check that doctor has the same."""
+    """Return the message of a process that starts with this Redis, and check that doctor gives the same one."""
     with pytest.raises(ServiceUnavailable) as caught:
         async with open_redis(url, seconds=10.0, retries=0) as redis:
             await check_redis(redis)
@@ -64,17 +64,17 @@ async def test_errors_of_login_and_database_have_their_own_sentences(tmp_path: P
             await redis.execute_command("ACL", "SETUSER", "keys", "on", f">{PASSWORD}", "~other:*", "+@all")
         assert "requires a password: set DOCV_REDIS_URL" in await explain_start(server.url)
         for login in (f":{PASSWORD}x", f"nobody:{PASSWORD}"):
-            said = await explain_start(with_login(server, login))
-            assert "does not accept user and password" in said
-            assert "%40 %2F %23 %25" in said
+            message = await explain_start(with_login(server, login))
+            assert "does not accept user and password" in message
+            assert "%40 %2F %23 %25" in message
         assert "this user the command info (NOPERM): give it the ACL" in await explain_start(
             with_login(server, f"few:{PASSWORD}")
         )
         assert "this user these keys or commands (NOPERM)" in await explain_start(
             with_login(server, f"keys:{PASSWORD}")
         )
-        said = await explain_start(with_login(server, f":{PASSWORD}", 99))
-        assert "has no database with this number: end DOCV_REDIS_URL in /0" in said
+        message = await explain_start(with_login(server, f":{PASSWORD}", 99))
+        assert "has no database with this number: end DOCV_REDIS_URL in /0" in message
 
 
 async def test_a_refused_login_is_not_retried() -> None:
@@ -114,9 +114,9 @@ async def test_a_sentinel_is_reported(redis_url: str, tmp_path: Path) -> None:
 async def test_errors_of_certificates_and_ports_have_their_own_sentences(tmp_path: Path) -> None:
     context, _ = server_context(tmp_path, "127.0.0.1")
     with tls_server(context) as server:
-        said = await explain_start(f"rediss://127.0.0.1:{server.port}/0")
-        assert "has a certificate that is not trusted" in said
-        assert "?ssl_ca_certs=" in said
+        message = await explain_start(f"rediss://127.0.0.1:{server.port}/0")
+        assert "has a certificate that is not trusted" in message
+        assert "?ssl_ca_certs=" in message
     async with answering(b"\x15\x03\x01\x00\x02\x02\x46") as port:
         assert "closes plain connections: if the port expects TLS, use rediss://" in await explain_start(
             f"redis://127.0.0.1:{port}"
@@ -139,7 +139,7 @@ async def test_a_missing_server_has_its_own_sentence(redis_url: str, unused_tcp_
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (
             AuthenticationError("AUTH <password> called without any password configured for the default user"),
@@ -170,11 +170,11 @@ async def test_a_missing_server_has_its_own_sentence(redis_url: str, unused_tcp_
         (RedisConnectionError("anything else"), "does not answer (ConnectionError)"),
     ],
 )
-def test_every_other_cause_has_its_own_sentence_in_every_command(error: Exception, said: str) -> None:
-    assert said in str(explain_redis_error(error))
+def test_every_other_cause_has_its_own_sentence_in_every_command(error: Exception, message: str) -> None:
+    assert message in str(explain_redis_error(error))
     if isinstance(error, RedisError):
         sentence, code = explain(error) or ("", 0)
-        assert (said in sentence, code) == (True, 3)
+        assert (message in sentence, code) == (True, 3)
 
 
 def test_the_first_cause_of_an_error_decides() -> None:

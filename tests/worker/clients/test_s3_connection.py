@@ -21,9 +21,9 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(f"AWS_{name}", value)
 
 
-@pytest.mark.parametrize("told", ["2026-11-23T19:05:02.000Z", "2026-11-23T19:05:02Z", "2026-11-23T21:05:02+02:00"])
-async def test_the_time_of_an_object_in_a_listing_is_parsed(told: str) -> None:
-    body = f"<ListBucketResult><Contents><Key>a</Key><LastModified>{told}</LastModified></Contents></ListBucketResult>"
+@pytest.mark.parametrize("time", ["2026-11-23T19:05:02.000Z", "2026-11-23T19:05:02Z", "2026-11-23T21:05:02+02:00"])
+async def test_the_time_of_an_object_in_a_listing_is_parsed(time: str) -> None:
+    body = f"<ListBucketResult><Contents><Key>a</Key><LastModified>{time}</LastModified></Contents></ListBucketResult>"
     async with saying(http(200, body.encode())) as server:
         listed = await asyncio.to_thread(lambda: connect_s3(server.url).client.list_objects_v2(Bucket="ours"))
     assert [each["LastModified"] for each in listed["Contents"]] == [AT]

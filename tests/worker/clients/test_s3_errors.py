@@ -37,7 +37,7 @@ def refusal(status: int, code: str, more: str = "") -> bytes:
 
 
 def skewed(hours: int) -> bytes:
-    """Return the refusal of a request whose clock is wrong by some hours."""
+    """Return the refusal of a request from a machine whose clock is wrong by some hours."""
     server_time = datetime.now(UTC) + timedelta(hours=hours, minutes=1)
     return refusal(403, "RequestTimeTooSkewed", f"<ServerTime>{server_time:%Y-%m-%dT%H:%M:%SZ}</ServerTime>")
 
@@ -100,12 +100,12 @@ async def test_each_client_explains_a_refusal_by_its_code() -> None:
             for name, request in clients.items():
                 with pytest.raises((StorageError, ServiceUnavailable)) as caught:
                     await request()
-                said = str(caught.value)
-                assert [word for word in words if word not in said] == [], f"{name} says {said}"
-                assert [each for each in (_REASON, "a-key", "127.0.0.1", "testing") if each in said] == []
+                message = str(caught.value)
+                assert [word for word in words if word not in message] == [], f"{name}: {message}"
+                assert [each for each in (_REASON, "a-key", "127.0.0.1", "testing") if each in message] == []
 
 
-async def test_a_page_is_neither_a_missing_object_nor_a_document() -> None:
+async def test_a_web_page_is_neither_a_missing_object_nor_a_document() -> None:
     for status in (200, 404):
         async with saying(http(status, b"<html>Login</html>")) as server, open_clients(server.url) as clients:
             for name in ("obstore", "verify") if status != HTTPStatus.OK else ("obstore",):
@@ -113,7 +113,7 @@ async def test_a_page_is_neither_a_missing_object_nor_a_document() -> None:
                     await clients[name]()
 
 
-async def test_a_page_is_not_the_head_of_an_object() -> None:
+async def test_a_web_page_is_not_the_head_of_an_object() -> None:
     async with (
         saying(http(200, b"<html>Login</html>")) as server,
         open_s3_requests(connect_s3(server.url), "ours", 2, waits=()) as requests,
@@ -140,8 +140,8 @@ def denial(message: str) -> exceptions.ClientError:
 
 
 def test_the_permission_that_s3_names_is_reported() -> None:
-    told = denial("User: arn:x is not authorized to perform: kms:GenerateDataKey on resource: y")
-    assert "need kms:GenerateDataKey; docs" in explain_boto_error(told, "s3:PutObject").fix
+    error = denial("User: arn:x is not authorized to perform: kms:GenerateDataKey on resource: y")
+    assert "need kms:GenerateDataKey; docs" in explain_boto_error(error, "s3:PutObject").fix
     assert "need s3:PutObject," in explain_boto_error(denial("Access Denied"), "s3:PutObject").fix
 
 
@@ -171,7 +171,7 @@ def test_credentials_that_cannot_be_renewed_are_reported(error: Exception, words
         assert _REASON not in str(problem)
 
 
-async def explain_silence(url: str, seconds: float = 30) -> str:
+async def explain_missing_answer(url: str, seconds: float = 30) -> str:
     """Return why obstore gets no answer from a URL."""
     options: Any = {"allow_http": True, "timeout": timedelta(seconds=seconds)}
     store = S3Store("ours", endpoint=url, client_options=options, retry_config={"max_retries": 0})
@@ -184,13 +184,13 @@ async def explain_silence(url: str, seconds: float = 30) -> str:
 
 
 async def test_a_server_that_does_not_answer_is_reported_with_the_reason(tmp_path: Path) -> None:
-    assert "(the connection is refused)" in await explain_silence("http://127.0.0.1:1")
-    assert "(its host name is unknown)" in await explain_silence("http://no-such-host.invalid")
+    assert "(the connection is refused)" in await explain_missing_answer("http://127.0.0.1:1")
+    assert "(its host name is unknown)" in await explain_missing_answer("http://no-such-host.invalid")
     async with saying(Reply(b"", Then.HANG)) as silent:
-        assert await explain_silence(silent.url, 0.3) == "S3 does not answer in time"
+        assert await explain_missing_answer(silent.url, 0.3) == "S3 does not answer in time"
     context, _ = server_context(tmp_path)
     with tls_server(context) as secured:
-        assert "(its certificate is not trusted)" in await explain_silence(f"https://127.0.0.1:{secured.port}")
+        assert "(its certificate is not trusted)" in await explain_missing_answer(f"https://127.0.0.1:{secured.port}")
 
     def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 400 no")
@@ -198,9 +198,9 @@ async def test_a_server_that_does_not_answer_is_reported_with_the_reason(tmp_pat
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as plain:
         port = plain.sockets[0].getsockname()[1]
-        assert "(the port does not speak TLS)" in await explain_silence(f"https://127.0.0.1:{port}")
+        assert "(the port does not speak TLS)" in await explain_missing_answer(f"https://127.0.0.1:{port}")
 
 
-def test_an_endless_redirect_is_explained_as_a_page() -> None:
+def test_an_endless_redirect_is_explained_as_a_web_page() -> None:
     for error in (RecursionError(), exceptions.HTTPClientError(error=RecursionError("maximum recursion depth"))):
         assert "a web page came instead" in explain_boto_error(error, "").message

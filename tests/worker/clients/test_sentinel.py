@@ -15,7 +15,7 @@ from worker.config.settings import Settings
 URL = "redis+sentinel://archiver:s3cr3t%2Fw0rd@one,[::1]:26380/docv/3"
 
 
-def test_kombu_s_url_has_every_sentinel_and_its_options_the_service() -> None:
+def test_kombu_s_url_has_every_sentinel_and_its_options_name_the_service() -> None:
     app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
     with app.connection_for_write() as found:
         assert found.alt == [
@@ -43,7 +43,7 @@ def test_a_publisher_has_the_same_primary_as_a_worker() -> None:
     assert options["socket_timeout"] == 2
 
 
-def test_there_are_no_sentinel_options_without_sentinels() -> None:
+def test_the_url_of_a_server_has_no_sentinel_options() -> None:
     conf = make_publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
     assert same_primary(conf.broker_transport_options) == {}
 
@@ -53,5 +53,5 @@ async def test_our_client_uses_user_password_and_database_for_the_primary() -> N
         pool = redis.connection_pool
         assert isinstance(pool, SentinelConnectionPool)
         assert (pool.service_name, pool.max_connections) == ("docv", 12)
-        meant = {"db": 3, "username": "archiver", "password": "s3cr3t/w0rd", "decode_responses": True}
-        assert pool.connection_kwargs.items() >= meant.items()
+        expected = {"db": 3, "username": "archiver", "password": "s3cr3t/w0rd", "decode_responses": True}
+        assert pool.connection_kwargs.items() >= expected.items()

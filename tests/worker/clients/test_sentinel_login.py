@@ -48,8 +48,8 @@ async def secured_sentinel(request: pytest.FixtureRequest, tmp_path: Path) -> As
         )
         sentinel = Watcher(tmp_path / "sentinel", "docv", primary.port, *lines)
         await sentinel.start()
-        with tls_server(context, sentinel.port) as asked:
-            yield SentinelAddresses(sentinel.port, asked.port, authority)
+        with tls_server(context, sentinel.port) as sentinel_proxy:
+            yield SentinelAddresses(sentinel.port, sentinel_proxy.port, authority)
         await sentinel.kill()
     await redis.kill()
 
@@ -66,7 +66,7 @@ async def is_reached_by_both_clients(url: str) -> bool:
             return bool(await redis.ping()) and await asyncio.to_thread(ping, queue)
 
 
-async def test_a_login_opens_the_sentinels(secured_sentinel: SentinelAddresses) -> None:
+async def test_both_clients_log_in_to_the_sentinels(secured_sentinel: SentinelAddresses) -> None:
     assert await is_reached_by_both_clients(secured_sentinel.url())
 
 

@@ -1,4 +1,4 @@
-"""Accounts are found by name, and their secrets are known."""
+"""Accounts are found by name, and ``secrets`` returns the secrets of all of them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ AML = '[aml]\napi_key = "key-of-aml"\n'
 
 
 @pytest.mark.parametrize("key", [None, "key-of-ours"])
-def test_without_a_file_the_settings_describe_the_only_account(key: str | None) -> None:
+def test_the_settings_describe_the_only_account_if_there_is_no_accounts_file(key: str | None) -> None:
     known = accounts(None, api_key=key)
     assert known.names == ("default",)
     assert known.select(None) is known.select("default") is known.find(None)
@@ -48,6 +48,6 @@ def test_select_of_an_unknown_account_fails_with_the_known_ones() -> None:
 
 def test_secrets_returns_the_secrets_of_all_accounts() -> None:
     known = accounts(KYB + AML, api_key="key-of-ours", webhook_secrets="a-token-of-our-own")
-    hidden = known.secrets()
-    assert {"key-of-ours", "key-of-kyb", "key-of-aml", "a-token-of-our-own", "a-password-of-kyb"} <= set(hidden)
-    assert len(hidden) == len(set(hidden))
+    secrets = known.secrets()
+    assert {"key-of-ours", "key-of-kyb", "key-of-aml", "a-token-of-our-own", "a-password-of-kyb"} <= set(secrets)
+    assert len(secrets) == len(set(secrets))

@@ -115,7 +115,7 @@ def test_accounts_that_share_a_rate_take_it_from_the_named_account() -> None:
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("more", "message"),
     [
         ("rte = 4", " [kyb]: rte is not a key of an account; did you mean rate?"),
         ("redis_url = 'x'", " [kyb]: redis_url is not a key of an account"),
@@ -150,13 +150,13 @@ def test_accounts_that_share_a_rate_take_it_from_the_named_account() -> None:
         ("[kyb.more]\nx = 1", " [kyb]: more is not a key of an account"),
     ],
 )
-def test_a_problem_in_a_table_is_reported_in_one_line(more: str, told: str) -> None:
+def test_a_problem_in_a_table_is_reported_in_one_line(more: str, message: str) -> None:
     (line,) = problems_of(f'[kyb]\napi_key = "{KEY}"\n{more}', api_key=OURS)
-    assert line.startswith(told)
+    assert line.startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", ": expected 1 to 100 accounts, a table [name] each; there are 0"),
         (f'[kyb\napi_key = "{KEY}"', ": it is not TOML (at line 1, column 5)"),
@@ -177,9 +177,9 @@ def test_a_problem_in_a_table_is_reported_in_one_line(more: str, told: str) -> N
         ("#" * (MOST_BYTES + 1), ": accounts.toml is larger than 64 KiB"),
     ],
 )
-def test_a_problem_in_a_file_is_reported_in_one_line(text: str, told: str) -> None:
+def test_a_problem_in_a_file_is_reported_in_one_line(text: str, message: str) -> None:
     (line,) = problems_of(text, api_key=OURS)
-    assert line.startswith(told)
+    assert line.startswith(message)
 
 
 def test_an_account_cannot_share_a_shared_rate() -> None:

@@ -53,9 +53,9 @@ async def test_status_shows_each_account_and_unknown_ones(shell: Shell, redis: R
     assert [hold["what"] for hold in found["accounts"]["kyb"]["holds"]] == ["account kyb"]
     assert found["accounts"]["default"]["holds"] == []
     assert found["unknown_accounts"] == {"a-stranger": 1}
-    said = (await shell.run("status")).out
+    shown = (await shell.run("status")).out
     for words in ("rate of kyb", "rate of default", "quota of default", "unknown account a-stranger"):
-        assert words in said
+        assert words in shown
 
 
 async def test_enqueued_evaluations_and_dead_letters_have_an_account(shell: Shell, redis: Redis) -> None:
@@ -81,12 +81,12 @@ async def test_the_same_list_for_another_account_is_another_run(shell: Shell) ->
 
 async def test_commands_read_the_archive_in_the_environment_of_the_account(shell: Shell) -> None:
     eval_id = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
-    place = shell.folder / "archive" / "production" / eval_id
-    place.mkdir(parents=True)
-    (place / "manifest.json").write_text("{}")
+    folder = shell.folder / "archive" / "production" / eval_id
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text("{}")
     for arguments, manifest in (((), ""), (("--account", "kyb"), f"production/{eval_id}/manifest.json")):
-        told = await shell.run("audit", "-", *arguments, given=eval_id)
-        (row,) = csv.DictReader(io.StringIO(told.out))
+        finished = await shell.run("audit", "-", *arguments, given=eval_id)
+        (row,) = csv.DictReader(io.StringIO(finished.out))
         assert row["manifest"] == manifest
 
 
@@ -109,7 +109,7 @@ async def test_an_unknown_account_is_reported_in_one_sentence(shell: Shell, comm
     assert finished.err == "docv-archive: no account 'nobody': known are default, kyb\n"
 
 
-async def test_a_problem_in_the_file_is_reported_at_the_start(shell: Shell) -> None:
+async def test_a_problem_in_the_accounts_file_is_reported_at_startup(shell: Shell) -> None:
     (shell.folder / "accounts.toml").write_text("[kyb]\nrate = 0\n")
     finished = await shell.run("worker")
     assert finished.code == 2

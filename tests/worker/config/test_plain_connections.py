@@ -43,22 +43,22 @@ SAFE: list[dict[str, str]] = [
 
 
 def read(**values: object) -> Settings:
-    return Settings(**values)  # type: ignore[arg-type]  # pydantic checks and seals them
+    return Settings(**values)  # type: ignore[arg-type]  # pydantic checks them and wraps the secrets
 
 
 @pytest.mark.parametrize(("values", "sentence"), FOREIGN)
-def test_a_plain_connection_to_another_machine_is_a_warning_or_with_strict_an_error(
+def test_a_plain_connection_to_another_machine_is_a_warning_or_an_error_if_strict(
     values: dict[str, str], sentence: str
 ) -> None:
-    (told,) = load_accounts(read(**values)).warnings
-    assert told.startswith(sentence)
-    assert "geheim" not in told
+    (warning,) = load_accounts(read(**values)).warnings
+    assert warning.startswith(sentence)
+    assert "geheim" not in warning
     with pytest.raises(ValidationError, match=f"{sentence}.*DOCV_STRICT"):
         read(**values, strict=True)
 
 
 @pytest.mark.parametrize("values", SAFE)
-def test_a_connection_with_tls_or_on_this_machine_is_fine(values: dict[str, str]) -> None:
+def test_a_connection_with_tls_or_on_this_machine_is_accepted_without_a_warning(values: dict[str, str]) -> None:
     assert load_accounts(read(**values, strict=True)).warnings == ()
 
 

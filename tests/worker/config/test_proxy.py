@@ -1,4 +1,4 @@
-"""The proxy for requests to RiskOS is that of the settings, or that of the environment."""
+"""The proxy for requests to RiskOS comes from the settings, or otherwise from the environment."""
 
 import pytest
 from pydantic import SecretStr

@@ -16,7 +16,7 @@ def test_the_url_of_a_server_is_accepted(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "watched"),
+    ("url", "expected"),
     [
         ("redis+sentinel://one/docv", SentinelUrl((("one", 26379),), "docv")),
         (
@@ -35,11 +35,11 @@ def test_the_url_of_a_server_is_accepted(url: str) -> None:
         ),
     ],
 )
-def test_a_url_with_sentinels_is_parsed(url: str, watched: SentinelUrl) -> None:
+def test_a_url_with_sentinels_is_parsed(url: str, expected: SentinelUrl) -> None:
     check_redis_url(url)
     assert is_sentinel_url(url)
-    assert parse_sentinel_url(url) == watched
-    assert PASSWORD not in repr(watched)
+    assert parse_sentinel_url(url) == expected
+    assert PASSWORD not in repr(expected)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_invalid_url_with_sentinels_is_refused_without_repeating_it(url: str)
         ("redis://host?w=rd@host/0", "encode @"),
     ],
 )
-def test_a_url_of_anything_but_redis_is_refused(url: str, why: str) -> None:
+def test_an_invalid_url_of_a_server_is_refused_with_the_reason(url: str, why: str) -> None:
     with pytest.raises(ValueError, match=why) as caught:
         check_redis_url(url)
     assert "rd@" not in str(caught.value)
@@ -125,7 +125,7 @@ def test_an_encoded_password_and_an_at_sign_in_a_path_are_accepted(url: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("given", "taken"),
+    ("options", "rewritten"),
     [
         ("ssl_cert_reqs=CERT_REQUIRED", "ssl_cert_reqs=required"),
         ("ssl_cert_reqs=CERT_NONE&db=3", "ssl_cert_reqs=none&db=3"),
@@ -133,8 +133,8 @@ def test_an_encoded_password_and_an_at_sign_in_a_path_are_accepted(url: str) -> 
         ("ssl_ca_certs=/etc/a%20b.pem", "ssl_ca_certs=/etc/a%20b.pem"),
     ],
 )
-def test_options_are_rewritten_for_redis_py_and_kombu(given: str, taken: str) -> None:
-    assert check_redis_url(f"rediss://:w%40rd@host:6380/1?{given}") == f"rediss://:w%40rd@host:6380/1?{taken}"
+def test_options_are_rewritten_for_redis_py_and_kombu(options: str, rewritten: str) -> None:
+    assert check_redis_url(f"rediss://:w%40rd@host:6380/1?{options}") == f"rediss://:w%40rd@host:6380/1?{rewritten}"
 
 
 @pytest.mark.parametrize("url", ["unix:///run/redis.sock", "unix:///run/redis.sock?db=2", "redis://[::1]:6379"])

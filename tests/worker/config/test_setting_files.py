@@ -15,7 +15,7 @@ KEY = "s3cr3t-k3y"
 def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "secrets"
     folder.mkdir()
-    monkeypatch.setattr(setting_files, "_RUN_SECRETS", folder)  # /run is the machine's
+    monkeypatch.setattr(setting_files, "_RUN_SECRETS", folder)  # /run belongs to the machine
     return folder
 
 
@@ -28,31 +28,31 @@ def find_problem() -> str:
 
 
 @pytest.mark.parametrize(
-    ("encoding", "said"),
+    ("encoding", "message"),
     [("utf-16", "UTF-16"), ("utf-16-le", "UTF-16"), ("latin-1", "not text in UTF-8"), ("cp1252", "not text in UTF-8")],
 )
-def test_a_file_in_another_encoding_is_reported(tmp_path: Path, secrets: Path, encoding: str, said: str) -> None:
+def test_a_file_in_another_encoding_is_reported(tmp_path: Path, secrets: Path, encoding: str, message: str) -> None:
     (tmp_path / ".env").write_text(f"# Schlüssel\nDOCV_API_KEY={KEY}\n", encoding=encoding)
     assert find_problem().startswith(".env is ")
-    assert said in find_problem()
+    assert message in find_problem()
     (tmp_path / ".env").unlink()
     (secrets / "docv_api_key").write_text(f"{KEY}ü", encoding=encoding)
     assert find_problem().startswith(f"{secrets / 'docv_api_key'} is ")
-    assert said in find_problem()
+    assert message in find_problem()
 
 
 @pytest.mark.parametrize("target", ["nowhere", ".env"])
-def test_a_dangling_link_named_as_the_dotenv_is_reported(tmp_path: Path, target: str) -> None:
+def test_a_dangling_link_named_like_the_dotenv_file_is_reported(tmp_path: Path, target: str) -> None:
     (tmp_path / ".env").symlink_to(target)
     assert find_problem().startswith(".env cannot be read: ")
 
 
-def test_a_folder_named_as_the_dotenv_is_not_read(tmp_path: Path) -> None:
+def test_a_folder_named_like_the_dotenv_file_is_not_read(tmp_path: Path) -> None:
     (tmp_path / ".env").mkdir()
     assert load_settings().rate == 10
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root ignores file permissions")
 def test_a_file_without_permission_is_reported(tmp_path: Path, secrets: Path) -> None:
     for file in (tmp_path / ".env", secrets / "docv_api_key"):
         file.touch(mode=0o000)
@@ -60,23 +60,23 @@ def test_a_file_without_permission_is_reported(tmp_path: Path, secrets: Path) ->
         file.unlink()
 
 
-def test_a_dangling_link_named_as_a_secret_is_reported(secrets: Path) -> None:
+def test_a_dangling_link_named_like_a_secret_is_reported(secrets: Path) -> None:
     (secrets / "docv_api_key").symlink_to(secrets / "nowhere")
     assert "docv_api_key cannot be read: No such file" in find_problem()
 
 
-def test_a_folder_named_as_a_secret_is_reported(secrets: Path) -> None:
+def test_a_folder_named_like_a_secret_is_reported(secrets: Path) -> None:
     (secrets / "docv_api_key").mkdir()
     assert "docv_api_key is a folder" in find_problem()
 
 
-def test_a_link_to_a_secret_elsewhere_is_reported(secrets: Path, tmp_path: Path) -> None:
+def test_a_link_out_of_the_secrets_folder_is_reported(secrets: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_text(KEY)
     (secrets / "docv_api_key").symlink_to(tmp_path / "elsewhere")
     assert f"leads out of {secrets}" in find_problem()
 
 
-def test_a_link_within_the_folder_is_read_as_in_kubernetes(secrets: Path) -> None:
+def test_a_kubernetes_secret_is_read_through_its_links(secrets: Path) -> None:
     (secrets / "..2026").mkdir()
     (secrets / "..2026" / "docv_api_key").write_text(KEY)
     (secrets / "..data").symlink_to("..2026")
@@ -84,8 +84,8 @@ def test_a_link_within_the_folder_is_read_as_in_kubernetes(secrets: Path) -> Non
     assert load_settings().need_api_key().get_secret_value() == KEY
 
 
-def test_a_secret_without_a_setting_is_reported_with_a_similar_name(secrets: Path) -> None:
-    (secrets / "somebody_elses").write_text(KEY)
+def test_a_secret_that_is_not_a_setting_is_reported_with_a_similar_name(secrets: Path) -> None:
+    (secrets / "other_program").write_text(KEY)
     (secrets / "docv_apikey").write_text(KEY)
     assert find_problem() == f"{secrets / 'docv_apikey'} is not a setting of this version; did you mean DOCV_API_KEY?"
 

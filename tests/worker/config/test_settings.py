@@ -114,21 +114,21 @@ def problems_with(monkeypatch: pytest.MonkeyPatch, **variables: str) -> tuple[st
 @pytest.mark.parametrize(
     "path", ["docv", "//docv", "/a//b", "/a b", "/a/../b", "/page", "/webhooks/x", "/docv?x", "/é"]
 )
-def test_a_path_prefix_that_serve_uses_itself_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+def test_an_invalid_or_reserved_path_prefix_is_refused(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
     (line,) = problems_with(monkeypatch, DOCV_PATH_PREFIX=path)
     assert line.startswith("DOCV_PATH_PREFIX: ")
     assert line.endswith("such as /docv") or "expected a path such as /docv" in line
 
 
 @pytest.mark.parametrize(("path", "prefix"), [("/docv/", "/docv"), ("/", None), ("/a/b-c_d.e", "/a/b-c_d.e")])
-def test_a_path_prefix_needs_no_slash_at_its_end(
+def test_a_trailing_slash_of_the_path_prefix_is_removed(
     monkeypatch: pytest.MonkeyPatch, path: str, prefix: str | None
 ) -> None:
     with_environment(monkeypatch, DOCV_PATH_PREFIX=path)
     assert load_settings().path_prefix == prefix
 
 
-def test_the_defaults_are_those_of_the_contract(tmp_path: Path) -> None:
+def test_settings_have_their_documented_defaults(tmp_path: Path) -> None:
     settings = load_settings()
     assert (settings.environment, settings.api_key, settings.redis_url) == ("sandbox", None, None)
     assert (settings.rate, settings.burst, settings.backfill_share) == (10.0, 1, 0.9)
@@ -157,7 +157,7 @@ def test_variables_in_lower_case_are_read(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_settings_are_read_from_the_dotenv_file(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"# ours\nDOCV_RATE=4\nDOCV_API_KEY='{KEY}'\nSOMEBODY_ELSES=7\n")
+    (tmp_path / ".env").write_text(f"# ours\nDOCV_RATE=4\nDOCV_API_KEY='{KEY}'\nOTHER_PROGRAM=7\n")
     settings = load_settings()
     assert settings.rate == 4
     assert settings.need_api_key().get_secret_value() == KEY
@@ -178,7 +178,7 @@ def test_secrets_are_read_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "docv_api_key").write_text(f"{KEY}\n")
-    monkeypatch.setattr(setting_files, "_RUN_SECRETS", secrets)  # /run is the machine's
+    monkeypatch.setattr(setting_files, "_RUN_SECRETS", secrets)  # /run belongs to the machine
     assert load_settings().need_api_key().get_secret_value() == KEY
 
 
@@ -331,7 +331,7 @@ def test_plain_http_is_accepted_for_loopback_only(monkeypatch: pytest.MonkeyPatc
         "https://hooks.example/" + "x" * 2_000,
     ],
 )
-def test_a_url_for_notifications_is_refused_if_it_is_not_https(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+def test_an_invalid_url_for_notifications_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     (line,) = problems_with(monkeypatch, DOCV_NOTIFY_URL=url)
     assert line.startswith("DOCV_NOTIFY_URL: ")
 
@@ -381,7 +381,7 @@ def test_a_missing_setting_is_reported_in_one_line_with_a_fix(need: object, name
         need(Settings())
 
 
-def test_the_error_survives_pickling() -> None:
+def test_a_settings_error_survives_pickling() -> None:
     error = SettingsError(("one line", "another"))
     copy = pickle.loads(pickle.dumps(error))  # noqa: S301  # pickled just now
     assert (str(copy), copy.lines) == ("one line\nanother", error.lines)
@@ -454,7 +454,7 @@ def test_no_text_form_of_the_settings_has_secrets(monkeypatch: pytest.MonkeyPatc
     for text in texts:
         for secret in (KEY, PASSWORD, TOKEN, PAIRED, PRODUCER, RECORDS):
             assert secret not in text
-        assert "riskos.example" in text, "and yet it is all there"
+        assert "riskos.example" in text, "the other values are there"
 
 
 @pytest.mark.parametrize(
@@ -486,7 +486,7 @@ def test_a_secret_is_not_repeated_in_an_error(monkeypatch: pytest.MonkeyPatch, v
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
-def test_secrets_returns_every_secret_in_the_form_of_a_header_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_returns_every_secret_and_its_form_in_a_header(monkeypatch: pytest.MonkeyPatch) -> None:
     with_environment(monkeypatch, **ALL)
     pairs = (f"riskos:{PAIRED}", f"operator:{OPERATOR}", f"viewer:{VIEWER}")
     as_headers = {base64.b64encode(pair.encode()).decode() for pair in pairs}
@@ -523,7 +523,9 @@ def test_a_secret_of_sixteen_characters_is_long_enough(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize("name", ["DOCV_OPERATORS", "DOCV_VIEWERS"])
-def test_an_operator_has_a_token_or_a_user_and_a_password(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+def test_operators_and_viewers_have_a_token_or_a_user_and_a_password(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
     with_environment(monkeypatch, **{name: f"operator:{PAIRED}, {TOKEN}"})
     settings = load_settings()
     secrets = settings.operators or settings.viewers
@@ -532,7 +534,7 @@ def test_an_operator_has_a_token_or_a_user_and_a_password(monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"DOCV_LOCK_MODE": "COMPLIANCE"}, "belong together"),
         ({"DOCV_SSE": "AES256", "DOCV_KMS_KEY_ID": "alias/docv"}, "set only one of them"),
@@ -540,14 +542,14 @@ def test_an_operator_has_a_token_or_a_user_and_a_password(monkeypatch: pytest.Mo
         ({"DOCV_LOCK_MODE": "COMPLIANCE", "DOCV_LOCK_DAYS": "7"}, "Object Lock needs an s3:// archive"),
     ],
 )
-def test_object_lock_needs_mode_and_days_and_a_bucket(
-    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], said: str
+def test_settings_that_do_not_fit_together_are_reported_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
 ) -> None:
     (line,) = problems_with(monkeypatch, **variables)
-    assert said in line
+    assert message in line
 
 
-def test_removed_secrets_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_settings_without_values_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     with_environment(monkeypatch, DOCV_WEBHOOK_SECRETS=" , ", DOCV_INTAKE_TOKENS="")
     assert (load_settings().webhook_secrets, load_settings().intake_tokens) == ((), ())
 
@@ -557,12 +559,12 @@ def test_removed_secrets_are_empty(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_secret_is_not_repeated_in_an_error_of_pydantic(values: dict[str, str]) -> None:
     with pytest.raises(ValidationError) as caught:
-        Settings(**values)  # type: ignore[arg-type]  # pydantic seals them
+        Settings(**values)  # type: ignore[arg-type]  # pydantic wraps them in SecretStr
     assert KEY not in str(caught.value)
     assert PASSWORD not in str(caught.value)
 
 
-def test_reading_settings_changes_no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_loading_settings_does_not_change_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("DOCV_RATE=4\n")
     with_environment(monkeypatch, DOCV_BURST="2")
     before = dict(os.environ)

@@ -50,7 +50,7 @@ def test_metrics_and_health_have_routes_and_other_paths_are_not_found(url: str) 
     assert [get(f"{url}{path}")[0] for path in ("/", "/other", "/metrics/", "/livez/x")] == [404] * 4
 
 
-def test_a_scraper_that_accepts_gzip_gets_it(url: str) -> None:
+def test_a_scraper_that_accepts_gzip_gets_a_compressed_page(url: str) -> None:
     status, page = get(f"{url}/metrics", Accept_Encoding="gzip")
     assert (status, samples(gzip.decompress(page).decode())) == (200, {"docv_example": 7})
 
@@ -61,9 +61,7 @@ def test_a_stalled_worker_answers_livez_with_503() -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /metrics HTTP/1.1\r\n"], ids=["silent", "half a request"])
-def test_clients_that_send_nothing_more_do_not_stop_others(
-    url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_clients_that_stop_sending_do_not_block_others(url: str, sent: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worker.metrics.server._RequestHandler.timeout", 600.0)  # no silent client is dropped
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(socket.create_connection(address_of(url), timeout=60)) for _ in range(40)]
@@ -83,7 +81,7 @@ def test_a_silent_client_is_dropped(url: str, monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize("sent", [b"x" * 70_000, b"GET\r\n\r\n", b"\0\xff\r\n\r\n", b"GET / HTTP/9\r\n\r\n"])
-def test_malformed_requests_are_answered_and_not_printed(
+def test_a_server_survives_malformed_requests_and_prints_nothing(
     url: str, sent: bytes, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with socket.create_connection(address_of(url), timeout=60) as client, contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ SAMPLES: Samples = {
 
 
 class FakeRedis:
-    """The part of Redis that the metrics need, which answers or not."""
+    """The part of Redis that shared metrics need, with an answer that a test can replace."""
 
     def __init__(self, answer: Callable[[], Awaitable[Samples]], patience_seconds: float = 60.0) -> None:
         self.answer, self.reads, self.now = answer, 0, 0.0
@@ -37,16 +37,16 @@ class FakeRedis:
         return samples(generate_latest(self._registry).decode())
 
 
-async def answer_well() -> Samples:
+async def return_samples() -> Samples:
     await asyncio.sleep(0)
     return SAMPLES
 
 
-async def fail_to_answer() -> Samples:
+async def raise_connection_error() -> Samples:
     raise RedisConnectionError
 
 
-async def frozen() -> Samples:
+async def never_answer() -> Samples:
     """Never answer, and swallow one cancellation, as a Redis client may."""
     try:
         await asyncio.Event().wait()
@@ -56,7 +56,7 @@ async def frozen() -> Samples:
 
 
 async def test_registering_reads_nothing_and_a_scrape_returns_every_sample() -> None:
-    redis = FakeRedis(answer_well)
+    redis = FakeRedis(return_samples)
     assert redis.reads == 0
     assert await redis.page() == {
         "docv_redis_up": 1,
@@ -67,7 +67,7 @@ async def test_registering_reads_nothing_and_a_scrape_returns_every_sample() -> 
 
 
 async def test_redis_is_read_at_most_every_few_seconds() -> None:
-    redis = FakeRedis(answer_well)
+    redis = FakeRedis(return_samples)
     pages = await asyncio.gather(*(redis.page() for _ in range(20)))
     assert redis.reads == 1
     assert [page["docv_redis_up"] for page in pages] == [1] * 20
@@ -80,16 +80,16 @@ async def test_redis_is_read_at_most_every_few_seconds() -> None:
 
 
 async def test_a_scrape_without_redis_succeeds_without_old_samples() -> None:
-    redis = FakeRedis(answer_well)
+    redis = FakeRedis(return_samples)
     await redis.page()
-    redis.answer, redis.now = fail_to_answer, 10
+    redis.answer, redis.now = raise_connection_error, 10
     assert await redis.page() == {"docv_redis_up": 0}
-    redis.answer, redis.now = answer_well, 20
+    redis.answer, redis.now = return_samples, 20
     assert (await redis.page())["docv_redis_up"] == 1
 
 
 async def test_a_scrape_succeeds_if_redis_never_answers() -> None:
-    assert await FakeRedis(frozen, patience_seconds=0.05).page() == {"docv_redis_up": 0}
+    assert await FakeRedis(never_answer, patience_seconds=0.05).page() == {"docv_redis_up": 0}
 
 
 async def test_a_scrape_succeeds_if_shared_values_cannot_be_read() -> None:
@@ -100,6 +100,6 @@ async def test_a_scrape_succeeds_if_shared_values_cannot_be_read() -> None:
 
 
 async def test_a_scrape_succeeds_if_the_event_loop_has_stalled() -> None:
-    redis = FakeRedis(answer_well, patience_seconds=0.05)
+    redis = FakeRedis(return_samples, patience_seconds=0.05)
     with ThreadPoolExecutor(1) as threads:
         assert threads.submit(redis.scrape).result() == {"docv_redis_up": 0}

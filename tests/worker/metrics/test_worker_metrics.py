@@ -37,16 +37,16 @@ ROOT = Path(__file__).parents[3]
 def count_everything(times: int) -> None:
     """Count with every known label value, and with unknown ones."""
     for number in range(times):
-        odd = str(uuid4())
+        unknown = str(uuid4())
         for status in (200, 400, 429, 503, 999, None, number):
             count_request(status, 1_000)
-        for cause in (*CAUSES, f"fault_{odd}"):
+        for cause in (*CAUSES, f"fault_{unknown}"):
             count_failed_attempt(cause)
             count_dead_letter(cause)
-        for outcome in (*Outcome, odd):
+        for outcome in (*Outcome, unknown):
             count_outcome(outcome, "live")
-            count_outcome(outcome, odd)
-        for reason in (*NoDocumentsReason, odd):
+            count_outcome(outcome, unknown)
+        for reason in (*NoDocumentsReason, unknown):
             count_no_documents(reason)
         for step in Step:
             observe_step(step, number)
@@ -95,7 +95,7 @@ def test_the_number_of_series_is_bounded() -> None:
 
 
 def test_every_series_exists_before_its_first_event() -> None:
-    shown = """
+    code = """
 from tasks.resilience.retry import CAUSES
 from tasks.model.job import Queue
 from tasks.model.outcome import NoDocumentsReason, Outcome
@@ -108,11 +108,11 @@ before = current().keys()
 count_everything(1)
 print(sorted(series for series in current().keys() - before if '="other"' not in series))
 """
-    done = subprocess.run([sys.executable, "-c", shown], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
 
 
-def test_gauges_are_read_with_each_scrape() -> None:
+def test_gauges_are_read_at_each_scrape() -> None:
     in_flight = [3]
     IN_FLIGHT.set_function(lambda: in_flight[0])
     SPOOLED.set_function(lambda: 4_096)
@@ -125,7 +125,7 @@ def test_gauges_are_read_with_each_scrape() -> None:
     )
 
 
-def test_the_version_is_shown() -> None:
+def test_build_info_has_the_version_as_a_label() -> None:
     assert current()[f'docv_build_info{{version="{version("docv-archive")}"}}'] == 1
 
 
@@ -140,7 +140,7 @@ def test_metrics_have_our_prefix_and_a_help_sentence() -> None:
 def test_promtool_accepts_the_names() -> None:
     page = "\n".join(line for line in generate_latest(REGISTRY).decode().splitlines() if "python_info" not in line)
     checked = subprocess.run(
-        ["promtool", "check", "metrics"],  # noqa: S607  # wherever it is
+        ["promtool", "check", "metrics"],  # noqa: S607  # from the PATH
         input=page + "\n",
         text=True,
         capture_output=True,
