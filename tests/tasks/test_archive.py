@@ -96,7 +96,7 @@ def test_a_message_is_acknowledged_when_its_evaluations_are_processed(tmp_path: 
     ]
 
 
-def test_the_ids_of_a_message_that_are_not_valid_are_rejected_alone(tmp_path: Path) -> None:
+def test_only_the_invalid_ids_of_a_message_are_rejected(tmp_path: Path) -> None:
     assert call(tmp_path, f'{{"eval_ids": ["{EVAL_ID}", "no ID"]}}') == [
         f"handled {EVAL_ID} None",
         "rejected bad_eval_id live an ID",

@@ -104,7 +104,7 @@ named = pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error)
 
 
 def pickled(error: ArchiveError) -> ArchiveError:
-    return pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
+    return pickle.loads(pickle.dumps(error))  # noqa: S301  # the bytes were pickled here
 
 
 copied = pytest.mark.parametrize("duplicate", [pickled, copy.copy, copy.deepcopy])
@@ -112,14 +112,14 @@ Duplicate = Callable[[ArchiveError], ArchiveError]
 
 
 def family(of: type[ArchiveError] = ArchiveError) -> Iterator[type[ArchiveError]]:
-    """Return an error class and all its descendants in the tree; a module may define more of its own."""
+    """Return an error class and all its descendants in the tree; other modules may define more."""
     yield of
     for child in of.__subclasses__():
         if child.__module__ == errors.__name__:
             yield from family(child)
 
 
-def drawn() -> dict[str, str | None]:
+def tree_in_docstring() -> dict[str, str | None]:
     """Return the tree in the docstring: each class and its parent."""
     parents: dict[str, str | None] = {}
     path: list[str] = []
@@ -136,7 +136,7 @@ def drawn() -> dict[str, str | None]:
 
 def test_the_tree_in_the_docstring_is_the_tree_of_the_classes() -> None:
     classes = {each.__name__: each.__bases__[0].__name__ for each in family()}
-    assert drawn() == classes | {"ArchiveError": None}
+    assert tree_in_docstring() == classes | {"ArchiveError": None}
 
 
 def test_every_error_of_the_module_is_in_the_tree() -> None:
@@ -253,7 +253,7 @@ def test_the_message_of_an_error_is_one_sentence(error: ArchiveError) -> None:
 
 @named
 def test_the_message_of_an_error_shows_only_arguments_that_may_be_shown(error: ArchiveError) -> None:
-    """With a marker for each argument, the message shows which arguments it repeats: only those that may be shown."""
+    """Each argument is a marker, so the message shows which arguments it repeats."""
     marks = [f"mark{n}" if isinstance(each, str) else each for n, each in enumerate(error.args)]
     assert sorted(set(re.findall(r"mark\d", str(type(error)(*marks))))) == {
         BadEvalId: ["mark0", "mark1"],

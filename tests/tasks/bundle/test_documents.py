@@ -30,9 +30,9 @@ def member(name: str, data: bytes | mmap.mmap = b"\0") -> Member:
     return Member(name, data, hashlib.sha256(data).hexdigest(), len(data), "2026-01-31T12:00:00")
 
 
-def image(form: str) -> bytes:
+def image(image_format: str) -> bytes:
     file = io.BytesIO()
-    Image.new("RGB", (8, 8), "teal").save(file, form)
+    Image.new("RGB", (8, 8), "teal").save(file, image_format)
     return file.getvalue()
 
 
@@ -91,7 +91,7 @@ def iso_media(major: bytes, *compatible: bytes) -> bytes:
         ("", Kind.OTHER, DocumentSource.OTHER),
     ],
 )
-def test_a_name_tells_what_a_document_shows_and_who_put_it_there(name: str, kind: Kind, source: DocumentSource) -> None:
+def test_the_name_of_a_document_decides_its_kind_and_source(name: str, kind: Kind, source: DocumentSource) -> None:
     document = identify(member(name))
 
     assert (document.kind, document.source) == (kind, source)
@@ -132,7 +132,7 @@ def test_patterns_of_the_settings_are_tried_after_the_built_in_ones(name: str, k
         ("user_uploaded/ü/front.jpg", "user_uploaded/_/front.jpg", FRONT, ()),
     ],
 )
-def test_a_name_that_makes_another_kind_than_the_header_does_makes_none(
+def test_the_kind_is_other_if_the_name_and_the_header_name_give_different_kinds(
     name: str, in_header: str, kind: Kind, conflict: tuple[str, ...]
 ) -> None:
     found = identify(replace(member(name), header_name=in_header, name_encoding="unicode-path"))
@@ -140,21 +140,21 @@ def test_a_name_that_makes_another_kind_than_the_header_does_makes_none(
     assert found.name_encoding == "unicode-path"
 
 
-def test_a_member_whose_names_contradict_each_other_is_of_no_kind() -> None:
+def test_the_kind_is_other_if_the_names_of_a_member_contradict_each_other() -> None:
     found = identify(replace(member("user_uploaded/front.jpg"), other_names=("a", "b")))
     assert (found.name, found.kind, found.name_conflict) == ("user_uploaded/front.jpg", Kind.OTHER, ("a", "b"))
 
 
-def test_a_long_name_is_matched_in_no_time() -> None:
+def test_a_long_name_is_matched_quickly() -> None:
     pattern = KindPattern.of("selfie:" + "a*" * 90 + "b")
     assert identify(member("a" * 60_000), [pattern]).kind == Kind.OTHER
 
 
-def test_the_settings_know_every_kind() -> None:
+def test_the_settings_list_every_kind() -> None:
     assert tuple(Kind) == KINDS
 
 
-def test_a_document_is_the_member_and_what_it_is() -> None:
+def test_a_document_has_the_fields_of_its_member_and_its_kind_and_media_type() -> None:
     original = member("user_uploaded/front.jpg", image("JPEG"))
 
     assert identify(original) == Document(
@@ -215,7 +215,7 @@ CONTENTS = [
 
 
 @pytest.mark.parametrize(("data", "media_type", "extension"), CONTENTS)
-def test_the_content_tells_media_type_and_extension(data: bytes, media_type: str, extension: str) -> None:
+def test_the_content_decides_the_media_type_and_the_extension(data: bytes, media_type: str, extension: str) -> None:
     document = identify(member("misleading.exe", data))
 
     assert (document.media_type, document.extension) == (media_type, extension)
@@ -238,14 +238,14 @@ def mapped() -> Iterator[mmap.mmap]:
             yield data
 
 
-def test_a_mapped_document_is_told_by_its_content_as_well(mapped: mmap.mmap) -> None:
+def test_a_mapped_document_is_identified_by_its_content_too(mapped: mmap.mmap) -> None:
     document = identify(member("case_attachments/list.xlsx", mapped))
 
     assert (document.media_type, document.data is mapped) == (EXCEL, True)
 
 
-class Watched(bytes):
-    """Bytes that tell the longest slice that was taken of them."""
+class SliceRecorder(bytes):
+    """Bytes that record the longest slice taken of them."""
 
     longest = 0
 
@@ -257,7 +257,7 @@ class Watched(bytes):
 
 @pytest.mark.parametrize("head", [b"\xff\xd8\xff", b"text", b"\0\0\0\x08ftyp"])
 def test_a_large_document_is_never_copied_whole(head: bytes) -> None:
-    data = Watched(head + b"a" * 1_000_000)
+    data = SliceRecorder(head + b"a" * 1_000_000)
 
     media_type_of(data)
 
@@ -286,12 +286,12 @@ def test_a_large_document_is_never_copied_whole(head: bytes) -> None:
         ("", b"", None),
     ],
 )
-def test_a_name_that_promised_another_media_type_is_noted(name: str, data: bytes, promised: str | None) -> None:
+def test_a_name_that_promises_another_media_type_is_recorded(name: str, data: bytes, promised: str | None) -> None:
     assert identify(member(name, data)).name_mismatch == promised
 
 
 @given(st.text(), st.binary() | st.sampled_from([data for data, _, _ in CONTENTS]))
-def test_anything_is_a_document_of_some_kind_with_a_safe_extension(name: str, data: bytes) -> None:
+def test_any_content_becomes_a_document_with_a_safe_extension(name: str, data: bytes) -> None:
     document = identify(member(name, data))
 
     assert re.fullmatch("[a-z0-9]+", document.extension)
@@ -299,12 +299,12 @@ def test_anything_is_a_document_of_some_kind_with_a_safe_extension(name: str, da
 
 
 @given(st.sampled_from([data for data, _, _ in CONTENTS]), st.integers(0, 300), st.binary(max_size=20))
-def test_damaged_content_is_no_reason_to_fail(data: bytes, at: int, other: bytes) -> None:
+def test_damaged_content_still_has_a_media_type(data: bytes, at: int, other: bytes) -> None:
     assert media_type_of(data[:at] + other + data[at + len(other) :])
 
 
 @pytest.mark.parametrize("step", [b"P*M\x18\0\0\0\0", b"\x89PNG\r\n\x1a\n", b"\0\0\0\x08ftyp", b"PK\3\4"])
-def test_content_that_repeats_a_signature_for_ever_is_no_reason_to_fail(step: bytes) -> None:
+def test_content_that_only_repeats_a_signature_has_a_media_type(step: bytes) -> None:
     assert media_type_of(step * 100_000)
 
 

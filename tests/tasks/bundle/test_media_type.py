@@ -1,4 +1,4 @@
-"""The media type of a document follows from all of its content; a guess never marks a name as wrong."""
+"""The media type of a document follows from all of its content. A guess never marks a name as wrong."""
 
 import hashlib
 from uuid import UUID
@@ -57,12 +57,12 @@ def ebml(doc_type: bytes, length: bytes | None = None) -> bytes:
         (compound_file("ObjectPool", nested=("WordDocument",)), OLE),
         (compound_file("WordDocument")[:512], OLE),
         (compound_file("WordDocument")[:8], OLE),
-        # What begins as the sectors of Excel did was taken for Excel.
+        # Sectors that begin like those of Excel were once mistaken for Excel.
         (compound_file()[:512] + b"\xfd\xff\xff\xff\0\0\0\0" + b"\xff" * 504, OLE),
         (compound_file()[:512] + b"\xec\xa5\xc1\0" + bytes(508), OLE),
     ],
 )
-def test_an_ole_file_is_what_its_root_says(data: bytes, media_type: str) -> None:
+def test_the_root_of_an_ole_file_decides_its_media_type(data: bytes, media_type: str) -> None:
     assert media_type_of(data) == media_type
 
 
@@ -100,7 +100,7 @@ def test_a_pdf_may_begin_anywhere_in_the_first_1024_bytes(before: bytes, rest: b
         (compound_file("WordDocument")[:512] + b"%PDF-1.4", OLE),
     ],
 )
-def test_not_everything_that_holds_the_mark_of_a_pdf_is_one(data: bytes, media_type: str) -> None:
+def test_a_file_that_only_contains_the_signature_of_a_pdf_is_not_one(data: bytes, media_type: str) -> None:
     assert media_type_of(data) == media_type
 
 
@@ -151,7 +151,7 @@ def test_not_everything_that_holds_the_mark_of_a_pdf_is_one(data: bytes, media_t
         (b"II+\0" + bytes(20), UNKNOWN),
     ],
 )
-def test_images_and_video_are_what_all_of_their_head_says(data: bytes, media_type: str) -> None:
+def test_the_whole_header_of_an_image_or_video_decides_its_media_type(data: bytes, media_type: str) -> None:
     assert media_type_of(data) == media_type
 
 
@@ -175,7 +175,7 @@ GERMAN, RUSSIAN = "Führerschein, gültig bis 2031\r\n", "Водительско
         ("a" * 70_000 + "ü").encode("cp1252"),
     ],
 )
-def test_text_is_text_in_utf16_and_windows_1252_as_well(data: bytes) -> None:
+def test_text_in_utf16_and_windows_1252_is_detected(data: bytes) -> None:
     assert media_type_of(data) == TEXT
     assert mismatch("note.txt", data) is None
     assert mismatch("list.csv", data) is None
@@ -198,7 +198,7 @@ def test_text_is_text_in_utf16_and_windows_1252_as_well(data: bytes) -> None:
         b"a\0\0\0",
     ],
 )
-def test_other_bytes_are_not_guessed_to_be_text(data: bytes) -> None:
+def test_other_bytes_are_not_detected_as_text(data: bytes) -> None:
     assert media_type_of(data) == UNKNOWN
 
 
@@ -235,5 +235,5 @@ def test_other_bytes_are_not_guessed_to_be_text(data: bytes) -> None:
         ("a.odt", zip_of({"a.jpg": b""}), "application/vnd.oasis.opendocument.text"),
     ],
 )
-def test_only_a_name_that_is_certainly_wrong_is_accused(name: str, data: bytes, promised: str | None) -> None:
+def test_a_name_is_a_mismatch_only_if_it_is_certainly_wrong(name: str, data: bytes, promised: str | None) -> None:
     assert mismatch(name, data) == promised

@@ -33,77 +33,79 @@ def bundle_of(data: bytes) -> Bundle:
 
 
 def noise(size: int) -> Bundle:
-    """Return a bundle of slightly more than this many bytes."""
+    """Return a bundle that is slightly larger than this number of bytes."""
     content = random.Random(size).randbytes(size)  # noqa: S311  # no secret
     return bundle_of(zip_of({"selfie.jpg": content}, zipfile.ZIP_STORED))
 
 
-async def opened(bundle: Bundle, by: BundleUnpacker) -> BundleContents:
-    async with by.unpacked(bundle.data) as contents:
+async def unpack_contents(bundle: Bundle, bundle_unpacker: BundleUnpacker) -> BundleContents:
+    async with bundle_unpacker.unpacked(bundle.data) as contents:
         return contents
 
 
-class Watched:
-    """Records the threads in which bundles are opened, and how many at the same time."""
+class UnpackRecorder:
+    """Records the threads that unpack bundles, and the largest number at the same time."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.threads: list[threading.Thread] = []
         self.most = self._now = 0
-        monkeypatch.setattr(unpacker, "unpack", self._noting(unpack))
+        monkeypatch.setattr(unpacker, "unpack", self._recorded(unpack))
 
-    def _noting(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        def noting(*given: Any) -> Any:
+    def _recorded(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        def record(*args: Any) -> Any:
             self._now += 1
             self.most = max(self.most, self._now)
-            found = real(*given)
+            found = real(*args)
             self.threads.append(threading.current_thread())
             time.sleep(0.005)
             self._now -= 1
             return found
 
-        return noting
+        return record
 
 
 @pytest.fixture
-def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    return Watched(monkeypatch)
+def recorder(monkeypatch: pytest.MonkeyPatch) -> UnpackRecorder:
+    return UnpackRecorder(monkeypatch)
 
 
-async def test_what_riskos_does_not_have_is_nothing() -> None:
+async def test_a_missing_bundle_has_no_contents() -> None:
     async with BundleUnpacker(Limits()).unpacked(None) as contents:
         assert contents == BundleContents()
 
 
-async def test_bundles_are_unpacked_in_threads_and_two_at_a_time(watched: Watched) -> None:
-    opener = BundleUnpacker(Limits())
-    contents = await asyncio.gather(*(opened(noise(size), opener) for size in (10, 10, 10, 10, 1 << 20, 1 << 20)))
+async def test_bundles_are_unpacked_in_threads_at_most_two_at_a_time(recorder: UnpackRecorder) -> None:
+    bundle_unpacker = BundleUnpacker(Limits())
+    contents = await asyncio.gather(
+        *(unpack_contents(noise(size), bundle_unpacker) for size in (10, 10, 10, 10, 1 << 20, 1 << 20))
+    )
     assert [[each.kind for each in one.documents] for one in contents] == [["selfie"]] * 6
-    assert len(watched.threads) == 6
-    assert threading.current_thread() not in watched.threads
-    assert watched.most <= 2
+    assert len(recorder.threads) == 6
+    assert threading.current_thread() not in recorder.threads
+    assert recorder.most <= 2
 
 
-async def test_what_is_very_large_keeps_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    go_on = threading.Event()
+async def test_very_large_bundles_do_not_delay_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    resume = threading.Event()
 
-    def slow(data: Any, *given: Any) -> Any:
-        assert len(data) <= LARGE or go_on.wait(30)
-        return unpack(data, *given)
+    def slow(data: Any, *args: Any) -> Any:
+        assert len(data) <= LARGE or resume.wait(30)
+        return unpack(data, *args)
 
     monkeypatch.setattr(unpacker, "unpack", slow)
-    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
-    large = [asyncio.create_task(opened(noise(LARGE), opener)) for _ in range(3)]
-    await asyncio.gather(*(opened(noise(size), opener) for size in (10, 1 << 20)))
+    bundle_unpacker = BundleUnpacker(Limits(), ByteBudget(1 << 30))
+    large = [asyncio.create_task(unpack_contents(noise(LARGE), bundle_unpacker)) for _ in range(3)]
+    await asyncio.gather(*(unpack_contents(noise(size), bundle_unpacker) for size in (10, 1 << 20)))
     assert not any(task.done() for task in large)
-    go_on.set()
+    resume.set()
     assert [len((await task).documents) for task in large] == [1, 1, 1]
 
 
-async def test_what_is_opened_is_in_memory_for_as_long_as_the_block_lasts(tmp_path: Path) -> None:
+async def test_the_memory_of_a_bundle_is_reserved_until_the_block_ends(tmp_path: Path) -> None:
     bundle = noise(1000)
-    opener = BundleUnpacker(Limits(), ByteBudget(2 * len(bundle.data)), tmp_path)
-    async with opener.unpacked(bundle.data):
-        waiting = asyncio.create_task(opened(bundle, opener))
+    bundle_unpacker = BundleUnpacker(Limits(), ByteBudget(2 * len(bundle.data)), tmp_path)
+    async with bundle_unpacker.unpacked(bundle.data):
+        waiting = asyncio.create_task(unpack_contents(bundle, bundle_unpacker))
         await asyncio.sleep(0.02)
         assert not waiting.done()
     assert (await waiting).documents
@@ -136,12 +138,12 @@ class RecordingBudget(ByteBudget):
         return super().reserve(amount)
 
 
-async def test_the_window_of_a_decoder_comes_out_of_the_budget_until_all_is_unpacked() -> None:
+async def test_the_window_of_a_decoder_is_reserved_only_until_the_bundle_is_unpacked() -> None:
     bundle, window = bundle_with_window(24), 16 << 20
     documents = 2 * bundle.size + (64 << 10)
     budget = RecordingBudget(documents + window)
-    opener = BundleUnpacker(Limits(), budget)
-    async with opener.unpacked(bundle.data) as contents:
+    bundle_unpacker = BundleUnpacker(Limits(), budget)
+    async with bundle_unpacker.unpacked(bundle.data) as contents:
         assert [bytes(each.data) for each in contents.documents] == [PHOTOGRAPH]
         assert budget.reserved == [documents, documents + window]
         async with asyncio.timeout(60), budget.reserve(window):
@@ -151,24 +153,24 @@ async def test_the_window_of_a_decoder_comes_out_of_the_budget_until_all_is_unpa
 async def test_decoders_with_large_windows_run_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     decoding: list[int] = []
 
-    def noting(data: Any, limits: Limits, *given: Any) -> Any:
+    def unpack_alone(data: Any, limits: Limits, *args: Any) -> Any:
         if limits.max_window_bytes:
             decoding.append(1)
             time.sleep(0.005)
             assert decoding.pop() == len(decoding) + 1 == 1
-        return unpack(data, limits, *given)
+        return unpack(data, limits, *args)
 
-    monkeypatch.setattr(unpacker, "unpack", noting)
-    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
+    monkeypatch.setattr(unpacker, "unpack", unpack_alone)
+    bundle_unpacker = BundleUnpacker(Limits(), ByteBudget(1 << 30))
     bundle = bundle_of(bundle_with_window(24).data + bytes(1 << 20))
-    contents = await asyncio.gather(*(opened(bundle, opener) for _ in range(6)))
+    contents = await asyncio.gather(*(unpack_contents(bundle, bundle_unpacker) for _ in range(6)))
     assert [len(each.documents) for each in contents] == [1] * 6
 
 
 async def test_a_decoder_with_a_large_window_runs_while_documents_of_another_are_in_use() -> None:
-    opener = BundleUnpacker(Limits(), ByteBudget(1 << 30))
+    bundle_unpacker = BundleUnpacker(Limits(), ByteBudget(1 << 30))
     data = bundle_with_window(24).data
-    async with asyncio.timeout(60), opener.unpacked(data), opener.unpacked(data) as contents:
+    async with asyncio.timeout(60), bundle_unpacker.unpacked(data), bundle_unpacker.unpacked(data) as contents:
         assert [bytes(each.data) for each in contents.documents] == [PHOTOGRAPH]
 
 
@@ -180,13 +182,13 @@ async def test_a_decoder_with_a_large_window_runs_while_documents_of_another_are
         (zip_of({"a": b"", "b": b""}), "too_many_documents"),
     ],
 )
-async def test_why_a_bundle_cannot_be_read_is_told_of_the_bundle(data: bytes, cause: str) -> None:
-    contents = await opened(bundle_of(data), BundleUnpacker(Limits(max_documents=1)))
+async def test_an_unreadable_bundle_is_recorded_with_its_cause(data: bytes, cause: str) -> None:
+    contents = await unpack_contents(bundle_of(data), BundleUnpacker(Limits(max_documents=1)))
     assert [(each.name, each.cause) for each in contents.unreadable] == [("", cause)]
 
 
-async def test_each_bundle_is_counted_once_however_it_was_opened(counted: Counted) -> None:
-    opener = BundleUnpacker(Limits())
+async def test_the_unpack_step_of_each_bundle_is_counted_once(counted: Counted) -> None:
+    bundle_unpacker = BundleUnpacker(Limits())
     for bundle in (noise(10), noise(1 << 20), bundle_of(b"PK\x05\x06")):
-        await opened(bundle, opener)
+        await unpack_contents(bundle, bundle_unpacker)
     assert counted[f'docv_step_seconds_count{{step="{Step.UNPACK}"}}'] == 3

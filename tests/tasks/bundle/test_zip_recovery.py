@@ -1,4 +1,4 @@
-"""A refused bundle gives its undamaged members, and nothing else."""
+"""Only the undamaged members of a refused bundle are recovered."""
 
 import random
 import zipfile
@@ -13,7 +13,7 @@ from tasks.bundle.zip_recovery import rebuild_zip
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 
 FILES = {"front.jpg": b"front" * 1_000, "back.jpg": bytes(range(256)) * 40, "selfie.jpg": b"selfie" * 900}
-DICE = random.Random(21)  # noqa: S311  # no secret
+RNG = random.Random(21)  # noqa: S311  # no secret
 
 
 async def read(data: bytes, limits: Limits | None = None, *, lenient: bool = True) -> BundleContents:
@@ -21,7 +21,7 @@ async def read(data: bytes, limits: Limits | None = None, *, lenient: bool = Tru
         return contents
 
 
-def held(contents: BundleContents) -> dict[str, bytes]:
+def data_by_name(contents: BundleContents) -> dict[str, bytes]:
     return {each.name: bytes(each.data) for each in contents.documents}
 
 
@@ -37,50 +37,50 @@ def held(contents: BundleContents) -> dict[str, bytes]:
         (b"PK\1\2" + zip_of(FILES), "misplaced_directory"),
     ],
 )
-async def test_all_members_that_the_directory_counts_make_a_refused_bundle_whole(data: bytes, cause: str) -> None:
+async def test_a_refused_bundle_is_not_damaged_if_all_listed_members_are_recovered(data: bytes, cause: str) -> None:
     refused = await read(data, lenient=False)
     assert (refused.documents, refused.lenient, [each.cause for each in refused.unreadable]) == ((), None, [cause])
     contents = await read(data)
-    assert held(contents) == FILES
+    assert data_by_name(contents) == FILES
     assert (contents.lenient, contents.unreadable, contents.is_damaged) == (cause, (), False)
 
 
 @pytest.mark.parametrize("make", [zip_of, streamed_zip_of, wide_zip_of])
-async def test_a_bundle_that_is_cut_short_gives_the_members_before_the_cut_and_stays_damaged(
+async def test_a_truncated_bundle_gives_the_members_before_the_cut_and_is_damaged(
     make: Callable[[dict[str, bytes]], bytes],
 ) -> None:
     whole = make(FILES)
     for _ in range(40):
-        contents = await read(whole[: DICE.randrange(len(whole))])
-        assert held(contents).items() <= FILES.items()
+        contents = await read(whole[: RNG.randrange(len(whole))])
+        assert data_by_name(contents).items() <= FILES.items()
         assert contents.is_damaged
         assert "" in {each.name for each in contents.unreadable}
         assert bool(contents.lenient) == bool(contents.documents)
     contents = await read(whole[:-1])
-    assert held(contents) == FILES
+    assert data_by_name(contents) == FILES
     assert contents.is_damaged
 
 
-async def test_a_member_with_other_content_than_its_checksum_says_is_named_and_not_taken() -> None:
+async def test_a_member_with_a_wrong_checksum_is_unreadable_and_not_recovered() -> None:
     broken = Raw(name=b"back.jpg", content=b"back", local={"crc": 1}, central={"crc": 1})
     contents = await read(forged(Raw(name=b"front.jpg", content=b"front"), broken) + b"PK\3\4")
-    assert held(contents) == {"front.jpg": b"front"}
+    assert data_by_name(contents) == {"front.jpg": b"front"}
     assert [(each.name, each.cause) for each in contents.unreadable] == [("back.jpg", "wrong_crc")]
 
 
-async def test_a_symbolic_link_stays_refused() -> None:
+async def test_a_symbolic_link_is_unreadable_and_not_recovered() -> None:
     link = Raw(name=b"link", content=b"/etc/passwd", attributes=0o120777 << 16)
     contents = await read(forged(Raw(name=b"front.jpg", content=b"front"), link) + b"PK\3\4")
-    assert held(contents) == {"front.jpg": b"front"}
+    assert data_by_name(contents) == {"front.jpg": b"front"}
     assert [(each.name, each.cause) for each in contents.unreadable] == [("link", "symlink")]
 
 
-async def test_a_bundle_that_is_read_whole_is_not_marked() -> None:
+async def test_a_valid_bundle_is_not_marked_as_lenient() -> None:
     assert (await read(zip_of(FILES))).lenient is None
 
 
 @pytest.mark.parametrize("limits", [Limits(max_documents=2), Limits(max_unpacked_bytes=100)])
-async def test_limits_hold_for_what_is_recovered_too(limits: Limits) -> None:
+async def test_limits_apply_to_recovered_members_too(limits: Limits) -> None:
     contents = await read(zip_of(FILES) + b"PK\3\4", limits)
     assert (contents.documents, contents.lenient) == ((), None)
     assert [each.cause for each in contents.unreadable] == ["no_end_record"]
@@ -92,16 +92,16 @@ def test_a_file_without_members_is_not_rebuilt(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("mark", [b"PK\3\4", b"PK\1\2", b"PK\7\x08"])
-def test_of_a_file_of_nothing_but_marks_only_the_first_ones_are_looked_at(mark: bytes) -> None:
+def test_only_the_first_marks_are_examined_in_a_file_full_of_marks(mark: bytes) -> None:
     data = (mark + b"\0\0\x08\0" + bytes(24)) * 200_000
     rebuilt = rebuild_zip(data)
     assert rebuilt is None or len(rebuilt.data) < len(data)
 
 
-async def test_random_damage_never_gives_other_bytes() -> None:
+async def test_random_damage_never_changes_recovered_content() -> None:
     whole = zip_of(FILES)
     for _ in range(150):
         damaged = bytearray(whole)
-        for _ in range(DICE.randrange(1, 4)):
-            damaged[DICE.randrange(len(damaged))] ^= 1 << DICE.randrange(8)
+        for _ in range(RNG.randrange(1, 4)):
+            damaged[RNG.randrange(len(damaged))] ^= 1 << RNG.randrange(8)
         assert {bytes(each.data) for each in (await read(bytes(damaged))).documents} <= set(FILES.values())

@@ -1,4 +1,4 @@
-"""The background loops of one worker process, with a real Redis; `test_loop` tests how a loop fails."""
+"""The background loops of one worker process, with a real Redis. `test_loop` tests how a loop fails."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -71,7 +71,7 @@ def make_loops(parts: ConsumerParts, consumer: Any = None) -> BackgroundLoops:
 
 async def drain(parts: ConsumerParts) -> None:
     parts.runtime.drain()
-    while not parts.runtime.draining:  # its thread begins
+    while not parts.runtime.draining:  # until its thread has started
         await asyncio.sleep(0)
 
 
@@ -120,7 +120,7 @@ async def test_dispatch_processes_evaluations_directly_when_redis_refuses_their_
 
 
 @pytest.mark.parametrize(("paused", "is_waiting"), [((), True), ((Queue.BACKFILL,), False)])
-async def test_dispatch_shows_the_watchdog_only_messages_that_the_worker_may_fetch(
+async def test_dispatch_reports_to_the_watchdog_only_messages_that_the_worker_may_fetch(
     parts: ConsumerParts,
     redis: Redis,
     eval_id: str,
@@ -152,7 +152,7 @@ async def test_loops_do_nothing_when_the_worker_drains(parts: ConsumerParts, red
     assert await parts.leftovers.count() == 0
 
 
-async def test_dispatch_fails_before_the_watchdog_sees_messages_when_redis_is_not_writable(
+async def test_dispatch_fails_without_reporting_messages_to_the_watchdog_when_redis_is_not_writable(
     parts: ConsumerParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observed: list[bool] = []

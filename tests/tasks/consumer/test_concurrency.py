@@ -66,7 +66,7 @@ async def test_a_backfill_gets_a_slot_when_the_process_has_only_one() -> None:
     assert len(evaluations.in_slots) == 2
 
 
-async def test_half_as_many_evaluations_again_are_admitted_as_there_are_slots() -> None:
+async def test_evaluations_are_admitted_up_to_one_and_a_half_times_the_slots() -> None:
     evaluations, admitted = Evaluations(16), []
 
     async def work() -> None:
@@ -92,7 +92,7 @@ async def test_live_evaluations_are_admitted_while_a_backfill_waits_for_slots() 
 
 
 @pytest.mark.parametrize("queue", list(Queue))
-async def test_a_cancelled_evaluation_keeps_no_slot(queue: Queue) -> None:
+async def test_a_cancelled_evaluation_does_not_keep_a_slot(queue: Queue) -> None:
     evaluations = Evaluations(1)
     await evaluations.start(Queue.BACKFILL)
     await evaluations.start(queue)

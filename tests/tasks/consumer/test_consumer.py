@@ -77,11 +77,11 @@ def message(*eval_ids: str) -> Message:
 
 @asynccontextmanager
 async def open_parts(settings: Settings, *, drains: bool = False) -> AsyncIterator[ConsumerParts]:
-    """Yield the parts of a consumer on the event loop of the test, perhaps of a process that drains."""
+    """Yield the parts of a consumer on the event loop of the test, optionally of a process that drains."""
     runtime, accounts = Runtime(drain_seconds=1), load_accounts(settings)
     if drains:
         runtime.drain()
-        while not runtime.draining:  # its thread begins
+        while not runtime.draining:  # until its thread has started
             await asyncio.sleep(0)
     try:
         with closing(Publisher(make_publishing_app(settings))) as publisher:
@@ -91,13 +91,13 @@ async def open_parts(settings: Settings, *, drains: bool = False) -> AsyncIterat
         await asyncio.to_thread(runtime.close)
 
 
-async def handle(settings: Settings, given: Message, *, drains: bool = False) -> bool:
-    """Let a consumer on the event loop of the test handle a message."""
+async def handle(settings: Settings, incoming: Message, *, drains: bool = False) -> bool:
+    """Handle a message with a consumer on the event loop of the test."""
     async with open_parts(settings, drains=drains) as parts:
-        return await Consumer(parts).handle(given)
+        return await Consumer(parts).handle(incoming)
 
 
-async def test_handle_processes_every_evaluation_when_a_message_has_more_than_there_are_slots(
+async def test_handle_processes_every_evaluation_of_a_message_with_more_evaluations_than_slots(
     settings: Settings, redis: Redis
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
@@ -135,7 +135,7 @@ def test_handle_expects_the_evaluations_of_a_message_before_it_is_awaited() -> N
     assert paused == [True]
 
 
-async def test_the_lease_of_an_ended_evaluation_is_not_kept_while_others_of_its_message_last(
+async def test_the_lease_of_an_ended_evaluation_is_not_kept_while_its_message_is_being_handled(
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ended, lasting = (eval_id_for(Scenario.DOCUMENTED, number) for number in range(2))
@@ -183,8 +183,8 @@ async def test_release_returns_true_when_the_lease_was_lost(redis: Redis, eval_i
 async def test_reject_keeps_and_logs_the_id_of_a_message_only_if_it_is_a_uuid(redis: Redis, eval_id: str) -> None:
     parts: Any = SimpleNamespace(redis=redis)
     with capture_logs() as logs:
-        for given in (eval_id.upper(), "any text"):
-            await Consumer(parts).reject("bad_message", "it names no account", "live", given)
+        for message_id in (eval_id.upper(), "any text"):
+            await Consumer(parts).reject("bad_message", "it names no account", "live", message_id)
     assert [(each["event"], each["message"]) for each in logs] == [
         ("message.rejected", eval_id),
         ("message.rejected", None),
@@ -228,7 +228,7 @@ async def test_handle_requests_an_evaluation_once_when_its_message_is_delivered_
     assert (await Ledger(redis).runs.get_counters("q3")).total == 1
 
 
-async def test_workers_count_separately_when_they_share_host_name_and_process_id(
+async def test_workers_are_counted_separately_when_they_share_host_name_and_process_id(
     settings: Settings, redis: Redis
 ) -> None:
     runtime = Runtime(drain_seconds=1)
@@ -274,7 +274,7 @@ async def test_handle_hashes_and_copies_a_bundle_of_12_mb_once_and_does_not_writ
 
     monkeypatch.setattr(hashlib, "sha256", CountingHash)
     monkeypatch.setattr(buffer_pool, "borrow", borrow)
-    monkeypatch.setattr(Spool, "put", lambda *given: spooled.append(given))
+    monkeypatch.setattr(Spool, "put", lambda *arguments: spooled.append(arguments))
 
     eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
     documents = sum(map(len, documents_of(eval_id, _IMAGE_BYTES).values()))
@@ -310,8 +310,8 @@ async def test_handle_sends_s3_one_request_for_each_document_and_two_for_the_man
         in_s3 = {"archive_url": s3.settings["DOCV_ARCHIVE_URL"], "s3_endpoint": s3.server.url}
         assert await handle(settings.model_copy(update=in_s3), message(eval_id)) is True
         documents = len(json.loads(s3.read(f"sandbox/{eval_id}/manifest.json"))["documents"])
-        asked = Counter((heard.method, heard.path.endswith("manifest.json")) for heard in s3.server.heard[2:])
-    assert asked == {("GET", True): 1, ("PUT", False): documents, ("PUT", True): 1}
+        requests = Counter((each.method, each.path.endswith("manifest.json")) for each in s3.server.heard[2:])
+    assert requests == {("GET", True): 1, ("PUT", False): documents, ("PUT", True): 1}
 
 
 def background_loops(parts: ConsumerParts) -> list[Loop]:
@@ -321,7 +321,7 @@ def background_loops(parts: ConsumerParts) -> list[Loop]:
 async def round_trips(
     settings: Settings, redis: Redis, queue: Queue, *, batch: int, batches: int
 ) -> AsyncIterator[int]:
-    """Yield the round trips of each message but the first, for which connections are opened."""
+    """Yield the round trips of each message except the first, which opens the connections."""
     runtime = Runtime(drain_seconds=1)
     fast = settings.model_copy(update={"concurrency": 64, "rate": 10_000.0})
     async with open_resources(fast, load_accounts(fast)) as resources:
@@ -331,14 +331,14 @@ async def round_trips(
             for number in range(batches + 1):
                 eval_ids = [eval_id_for(Scenario.NOT_FOUND, number * batch + each) for each in range(batch)]
                 await Ledger(redis).accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue")))
-                before = await reads(redis)
+                before = await count_reads(redis)
                 assert await consumer.handle(replace(message(*eval_ids), queue=queue, accepted=True)) is True
                 if number:
-                    yield await reads(redis) - before - 1  # without the request that counts them
+                    yield await count_reads(redis) - before - 1  # without the request that counts them
     await asyncio.to_thread(runtime.close)
 
 
-async def reads(redis: Redis) -> int:
+async def count_reads(redis: Redis) -> int:
     return int((await redis.info("stats"))["total_reads_processed"])
 
 
@@ -372,7 +372,7 @@ async def test_an_evaluation_of_an_unknown_account_costs_no_attempt_and_is_logge
     assert [each["event"] for each in logs].count("evaluation.deferred") == 3
 
 
-async def test_a_worker_releases_everything_and_accepts_no_more_when_its_disk_fails_and_another_worker_lives(
+async def test_a_worker_releases_all_and_accepts_no_more_when_its_disk_fails_and_another_worker_runs(
     settings: Settings, redis: Redis, tmp_path: Path
 ) -> None:
     eval_ids = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(20)]
@@ -398,7 +398,7 @@ async def test_a_worker_releases_everything_and_accepts_no_more_when_its_disk_fa
     assert await Holds(redis).list_all() == []
 
 
-async def test_an_evaluation_is_parked_before_its_first_request_when_its_message_says_how_long(
+async def test_an_evaluation_is_parked_before_its_first_request_when_its_message_has_a_delay(
     settings: Settings, redis: Redis, riskos: Simulator
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 402)
@@ -422,12 +422,12 @@ async def test_handle_accepts_an_evaluation_for_the_account_that_its_message_nam
 @pytest.mark.parametrize(
     ("account", "why"), [("aml", "this worker does not have its account"), (None, "it names no account")]
 )
-async def test_handle_refuses_a_message_when_it_means_no_known_account(
+async def test_handle_refuses_a_message_when_its_account_is_unknown_or_not_named(
     settings: Settings, redis: Redis, tmp_path: Path, account: str | None, why: str
 ) -> None:
     both = with_kyb(settings, tmp_path).model_copy(update={"api_key": None})
     (tmp_path / "accounts.toml").write_text(KYB + '[another]\napi_key = "key-of-another"')
-    given = replace(message(eval_id_for(Scenario.DOCUMENTED, 401)), account=account)
+    incoming = replace(message(eval_id_for(Scenario.DOCUMENTED, 401)), account=account)
     with pytest.raises(BadMessage, match=why):
-        await handle(both, given)
+        await handle(both, incoming)
     assert (await Ledger(redis).runs.get_counters("q3")).total == 0

@@ -126,7 +126,7 @@ async def fail_everywhere(loop: Loop) -> int:
     raise AssertionError("the round never ends")
 
 
-async def test_a_worker_runs_these_loops(loops: list[Loop]) -> None:
+async def test_a_worker_runs_the_listed_loops(loops: list[Loop]) -> None:
     assert [loop.name for loop in loops] == list(LOOPS)
 
 
@@ -136,7 +136,7 @@ async def test_a_loop_of_a_worker_goes_on_when_an_unforeseen_error_is_raised_at_
 ) -> None:
     loop = next(loop for loop in loops if loop.name == name)
     waits = await fail_everywhere(loop)
-    assert (waits > 0) == (name != "tick"), "a loop that does nothing has nowhere to fail"
+    assert (waits > 0) == (name != "tick"), "a round without an await cannot fail at one"
 
 
 async def test_the_loop_of_serve_goes_on_when_an_unforeseen_error_is_raised_at_any_await(redis: Redis) -> None:

@@ -6,7 +6,7 @@ from tasks.consumer.prefetch import PrefetchControl
 from tasks.model.job import Queue
 
 
-def test_a_queue_with_a_limit_is_not_fetched_while_that_many_of_its_messages_are_here() -> None:
+def test_a_queue_is_not_fetched_from_while_its_limit_of_messages_is_reached() -> None:
     prefetch = PrefetchControl(16, lambda _: None, {Queue.BACKFILL: 1})
     assert prefetch.can_fetch(Queue.BACKFILL)
     with prefetch.track_message(Queue.BACKFILL):

@@ -48,7 +48,7 @@ async def test_the_age_of_the_oldest_dead_letter_and_the_last_successes_are_show
 
 
 @pytest.mark.parametrize("text", ["inf", "nan", "yesterday"])
-async def test_a_damaged_time_of_verification_counts_as_none(redis: Redis, text: str) -> None:
+async def test_a_damaged_time_of_the_last_verification_counts_as_missing(redis: Redis, text: str) -> None:
     await redis.set("docv:verify:last_success", text)
     assert await LastSuccess(redis, NightlyCommand.VERIFY).get() == 0
 
@@ -96,7 +96,7 @@ async def test_collect_labels_each_known_account_and_sums_up_the_unknown_ones(re
 @pytest.mark.parametrize(
     ("configured", "leave", "quota"), [(None, 0, 1000), (None, 10, 990), (700, 10, 700), (2000, 10, 990)]
 )
-async def test_the_quota_is_capped_by_what_riskos_allows_per_day(
+async def test_the_quota_is_capped_by_the_daily_limit_of_riskos(
     redis: Redis, configured: int | None, leave: int, quota: int
 ) -> None:
     allowance = Allowance(daily_quota=configured, leave_daily=leave)

@@ -1,4 +1,4 @@
-"""What the tests of the ledger do in Redis, and how they let time pass: by changing scores, so that they never wait."""
+"""Steps of the ledger's tests in Redis. They let time pass by changing scores, so they never wait."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -36,12 +36,12 @@ async def accept(
     *eval_ids: str,
     queue: Queue = Queue.BACKFILL,
     run: str | None = None,
-    **wanted: Any,
+    **options: Any,
 ) -> list[str]:
-    return await ledger.accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue", run=run), **wanted))
+    return await ledger.accept(eval_ids, EnqueueOptions(queue, "default", Trigger("enqueue", run=run), **options))
 
 
-async def lease_one(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # no password
+async def lease_one(ledger: Ledger, eval_id: str, token: str = "ours") -> Job:  # noqa: S107  # not a password
     (entry,) = await ledger.lease([eval_id], token=token)
     return entry
 
@@ -54,8 +54,8 @@ async def accept_and_lease(ledger: Ledger, eval_id: str, *, run: str | None = No
 async def claim(
     ledger: Ledger, *, of_held: int = 0, limit: int = 1000, patience: dict[Queue, float] = PATIENCE
 ) -> dict[Queue, list[str]]:
-    each = {"default": dict.fromkeys(Queue, of_held)}
-    return await ledger.claim(patience=patience, of_held=each, limit=limit)
+    limits = {"default": dict.fromkeys(Queue, of_held)}
+    return await ledger.claim(patience=patience, of_held=limits, limit=limit)
 
 
 async def backdate(redis: Redis, state: str, *eval_ids: str) -> None:
@@ -69,7 +69,7 @@ async def now_in_milliseconds(redis: Redis) -> float:
 
 
 async def state_of(redis: Redis, eval_id: str) -> str:
-    """Return the one state of an evaluation; None if it is not in the ledger."""
+    """Return the one state of an evaluation, or "none" if it is not in the ledger."""
     states = [state for state in STATES if await redis.zscore(PREFIX + state, eval_id) is not None]
     assert len(states) == int(await redis.hexists(PREFIX + "entries", eval_id))
     return states[0] if states else "none"

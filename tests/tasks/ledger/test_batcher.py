@@ -1,4 +1,4 @@
-"""Items that are submitted together are processed in one step; with zero seconds, in the same turn of the loop."""
+"""Items submitted together are processed in one step. With zero seconds, that means in one iteration of the loop."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,18 +11,18 @@ from tasks.ledger.batcher import Batcher
 class Doubling:
     """Doubles numbers in batches, and fails for some."""
 
-    def __init__(self, seconds: float = 0.0, enough: int = 100) -> None:
+    def __init__(self, seconds: float = 0.0, max_batch: int = 100) -> None:
         self.steps: list[list[int]] = []
-        self.together = Batcher(self.double, seconds, enough)
+        self.batcher = Batcher(self.double, seconds, max_batch)
 
     async def double(self, numbers: Sequence[int]) -> list[int]:
         self.steps.append(list(numbers))
         if 0 in numbers:
-            raise ValueError("nought")
+            raise ValueError("zero")
         return [2 * number for number in numbers]
 
     def submit_number(self, number: int) -> "asyncio.Task[int]":
-        return asyncio.create_task(self.together.submit(number))
+        return asyncio.create_task(self.batcher.submit(number))
 
 
 async def test_items_submitted_together_are_processed_in_one_step_with_a_result_each() -> None:
@@ -38,7 +38,7 @@ async def test_an_item_submitted_later_is_processed_in_its_own_step() -> None:
 
 
 async def test_a_full_batch_is_processed_without_waiting() -> None:
-    doubling = Doubling(seconds=3600, enough=4)
+    doubling = Doubling(seconds=3600, max_batch=4)
     assert await asyncio.wait_for(asyncio.gather(*map(doubling.submit_number, range(1, 5))), 60) == [2, 4, 6, 8]
     assert doubling.steps == [[1, 2, 3, 4]]
 
@@ -66,7 +66,7 @@ async def test_a_batch_stays_open_when_the_one_before_it_is_processed() -> None:
         await may_end.wait()
         return await doubling.double(numbers)
 
-    doubling.together = Batcher(wait_and_double, 3600, 2)
+    doubling.batcher = Batcher(wait_and_double, 3600, 2)
     first = [doubling.submit_number(number) for number in (1, 2)]
     await asyncio.sleep(0)
     await asyncio.sleep(0)

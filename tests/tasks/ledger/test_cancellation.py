@@ -28,8 +28,8 @@ def cancellation(redis: Redis) -> Cancellation:
     return Cancellation(redis)
 
 
-def order(run: str | None = RUN, queue: Queue = Queue.BACKFILL, **wanted: Any) -> EnqueueOptions:
-    return EnqueueOptions(queue, "default", Trigger("backfill", run=run), **wanted)
+def order(run: str | None = RUN, queue: Queue = Queue.BACKFILL, **options: Any) -> EnqueueOptions:
+    return EnqueueOptions(queue, "default", Trigger("backfill", run=run), **options)
 
 
 async def begin(ledger: Ledger, eval_ids: Sequence[str], *, fed: int) -> None:
@@ -53,7 +53,7 @@ async def read_counters(ledger: Ledger, run: str = RUN) -> dict[str, int]:
 async def test_cancel_run_cancels_its_evaluations_in_every_state(ledger: Ledger, cancellation: Cancellation) -> None:
     eval_ids = some_ids(10)
     await begin(ledger, eval_ids, fed=7)
-    archived, parked, held, dead, flying = await lease(ledger, *eval_ids[:5])
+    archived, parked, held, dead, in_flight = await lease(ledger, *eval_ids[:5])
     await ledger.complete(archived, Outcome.ARCHIVED)
     await ledger.retry_later(parked, wait=60, attempts=1, failure=Failure("service_failed"))
     await ledger.await_hold(held, cause="account_held")
@@ -64,7 +64,7 @@ async def test_cancel_run_cancels_its_evaluations_in_every_state(ledger: Ledger,
     assert await read_counters(ledger) == {"leased": 1, "archived": 1, "failed": 1, "cancelled": 7}
     assert await lease(ledger, *eval_ids) == []
     assert await ledger.claim(patience=dict.fromkeys(Queue, 0.0), of_held=ALL) == {}
-    await ledger.complete(flying, Outcome.ARCHIVED)
+    await ledger.complete(in_flight, Outcome.ARCHIVED)
     assert await read_counters(ledger) == {"archived": 2, "failed": 1, "cancelled": 7}
     assert await cancellation.cancel_run(RUN) == CancelCounts(0, 0)
 
@@ -74,7 +74,7 @@ async def test_a_cancelled_list_is_not_fed(ledger: Ledger, cancellation: Cancell
     await begin(ledger, eval_ids, fed=4)
     await cancellation.cancel_run(RUN)
     assert await ledger.runs.list_feeding() == []
-    # Another feeder has read the list before the cancellation.
+    # Another feeder read the list before the cancellation.
     assert await ledger.runs.feed(RUN, eval_ids[4:], order(), position=4, backlog=1_000_000) is None
     assert await ledger.runs.begin(RUN, total=10, fingerprint="its IDs") is BeginResult.CANCELLED
     assert await read_counters(ledger) == {"cancelled": 10}
@@ -101,7 +101,7 @@ async def test_a_cancelled_evaluation_is_remembered_until_it_is_accepted_again(
 
 
 @pytest.mark.real_redis_only("fakeredis ignores maxmemory")
-async def test_a_full_redis_accepts_nothing_although_it_remembers_cancelled_evaluations(
+async def test_a_full_redis_refuses_an_order_without_forgetting_cancelled_evaluations(
     ledger: Ledger, cancellation: Cancellation, redis: Redis
 ) -> None:
     first, second = some_ids(2)
@@ -117,7 +117,7 @@ async def test_a_full_redis_accepts_nothing_although_it_remembers_cancelled_eval
     assert await cancellation.find_taken_back([first, second]) == {first}
 
 
-async def test_an_evaluation_that_is_cancelled_before_its_list_is_fed_is_remembered_too(
+async def test_an_evaluation_cancelled_before_its_list_is_fed_is_remembered(
     ledger: Ledger, cancellation: Cancellation
 ) -> None:
     first, second = eval_ids = some_ids(2)
@@ -170,7 +170,7 @@ async def test_an_evaluation_whose_worker_died_is_cancelled(ledger: Ledger, canc
     ids=lambda each: each.queue,
 )
 @pytest.mark.parametrize("is_first", [True, False])
-async def test_an_evaluation_of_another_run_too_is_cancelled_for_one_run_only(
+async def test_an_evaluation_of_two_orders_is_cancelled_for_one_run_only(
     ledger: Ledger, cancellation: Cancellation, other: EnqueueOptions, *, is_first: bool
 ) -> None:
     (eval_id,) = some_ids(1)
@@ -213,14 +213,14 @@ async def test_cancelling_by_id_cancels_an_evaluation_for_all_its_orders(
     await begin(ledger, eval_ids, fed=3)
     await ledger.accept(eval_ids, order("other"))
     await ledger.accept(eval_ids, order(None, Queue.LIVE))
-    (flying,) = await lease(ledger, eval_ids[0])
+    (in_flight,) = await lease(ledger, eval_ids[0])
     assert await cancellation.cancel_evaluations([*eval_ids[:2], *some_ids(1)]) == CancelCounts(1, 1)
     assert (
         await read_counters(ledger)
         == await read_counters(ledger, "other")
         == {"leased": 1, "queued": 1, "cancelled": 1}
     )
-    await ledger.release(flying)
+    await ledger.release(in_flight)
     assert await read_counters(ledger) == await read_counters(ledger, "other") == {"queued": 1, "cancelled": 2}
     assert [job.eval_id for job in await lease(ledger, *eval_ids)] == [eval_ids[2]]
 
@@ -243,15 +243,15 @@ async def test_cancelling_by_id_cancels_an_evaluation_that_is_not_fed_yet(
 async def test_an_order_after_the_cancellation_is_a_new_order(
     ledger: Ledger, cancellation: Cancellation, *, by_id: bool
 ) -> None:
-    waiting, flying = some_ids(2)
-    await begin(ledger, [waiting, flying], fed=2)
-    (job,) = await lease(ledger, flying)
-    await (cancellation.cancel_evaluations([waiting, flying]) if by_id else cancellation.cancel_run(RUN))
+    waiting, in_flight = some_ids(2)
+    await begin(ledger, [waiting, in_flight], fed=2)
+    (job,) = await lease(ledger, in_flight)
+    await (cancellation.cancel_evaluations([waiting, in_flight]) if by_id else cancellation.cancel_run(RUN))
     published = await ledger.accept_event("an event", waiting, order(None, Queue.LIVE))
-    await ledger.accept([flying], order(None, Queue.LIVE))
+    await ledger.accept([in_flight], order(None, Queue.LIVE))
     await ledger.retry_later(job, wait=0, attempts=1, failure=Failure("service_failed"))
     assert published == [waiting]
-    assert {each.eval_id for each in await lease(ledger, waiting, flying)} == {waiting, flying}
+    assert {each.eval_id for each in await lease(ledger, waiting, in_flight)} == {waiting, in_flight}
     assert await read_counters(ledger) == {"cancelled": 2}
 
 
@@ -272,7 +272,7 @@ async def test_no_evaluation_of_a_run_is_leased_after_the_first_step_of_its_canc
 async def test_an_evaluation_that_a_lease_names_twice_is_cancelled_once(
     ledger: Ledger, cancellation: Cancellation, redis: Redis, eval_id: str
 ) -> None:
-    """Only the next attempt is left to lease, and the run of that is being cancelled, too."""
+    """Only the next attempt is left to lease, and its run is also being cancelled."""
     await ledger.accept([eval_id], order("first"))
     await lease(ledger, eval_id)
     await cancellation.cancel_run("first")
@@ -314,7 +314,7 @@ async def test_a_cancelled_run_is_not_put_on_hold_by_its_attempts_in_flight(
 async def test_a_cancelled_run_begins_again_from_its_first_id(ledger: Ledger, cancellation: Cancellation) -> None:
     eval_ids = some_ids(4)
     await begin(ledger, eval_ids, fed=3)
-    archived, dead, flying = await lease(ledger, *eval_ids[:3])
+    archived, dead, in_flight = await lease(ledger, *eval_ids[:3])
     await ledger.complete(archived, Outcome.ARCHIVED)
     await ledger.dead_letter(dead, attempts=6, failure=Failure("service_failed"))
     await cancellation.cancel_evaluations(eval_ids[3:])
@@ -324,7 +324,7 @@ async def test_a_cancelled_run_begins_again_from_its_first_id(ledger: Ledger, ca
 
     assert await read_counters(ledger) == {"unfed": 4, "leased": 1, "failed": 1}
     assert (await ledger.runs.list_feeding(), await ledger.runs.get_position(RUN)) == ([RUN], 0)
-    await ledger.retry_later(flying, wait=0, attempts=1, failure=Failure("service_failed"))
+    await ledger.retry_later(in_flight, wait=0, attempts=1, failure=Failure("service_failed"))
     await ledger.runs.feed(RUN, eval_ids, order(), position=0, backlog=1_000)
     await ledger.complete_all([(job, Outcome.ARCHIVED) for job in await lease(ledger, *eval_ids)])
     assert await read_counters(ledger) == {"archived": 4}

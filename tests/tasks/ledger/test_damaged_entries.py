@@ -27,7 +27,7 @@ async def accept(ledger: Ledger, run: str | None = "q3") -> None:
 
 
 async def damage(redis: Redis, key: str = ENTRIES, **fields: object) -> None:
-    """Change fields of the middle entry; without any, make its text invalid JSON."""
+    """Change fields of the middle entry, or make its text invalid JSON if no fields are given."""
     text = await redis.hget(key, IDS[1]) or ""
     await redis.hset(key, IDS[1], json.dumps(json.loads(text) | fields) if fields else "no JSON")
 

@@ -147,7 +147,7 @@ async def test_an_evaluation_leased_again_during_a_heartbeat_keeps_its_new_lease
 
     with leases.keep([old]):
         beat = asyncio.create_task(leases.renew())
-        await asyncio.sleep(0)  # the heartbeat has sent the old lease, and has no answer yet
+        await asyncio.sleep(0)  # the heartbeat has sent the old lease, and Redis has not answered yet
         with leases.keep([new]):
             await beat
             await expire(redis, new)
@@ -165,7 +165,7 @@ class Clock:
         return self.now
 
 
-async def test_a_recently_extended_lease_is_confirmed_without_asking_redis(ledger: Ledger, redis: Redis) -> None:
+async def test_a_recently_extended_lease_is_confirmed_without_a_request_to_redis(ledger: Ledger, redis: Redis) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     entry = await accept_and_lease(ledger, str(uuid4()))
@@ -194,26 +194,26 @@ async def test_confirm_fails_if_the_evaluation_was_erased_or_leased_while_suspen
 ) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
-    erased, lost, let_go = [await accept_and_lease(ledger, str(uuid4())) for _ in range(3)]
-    with leases.keep([erased, lost, let_go]):
+    erased, lost, forgotten = [await accept_and_lease(ledger, str(uuid4())) for _ in range(3)]
+    with leases.keep([erased, lost, forgotten]):
         clock.now += ledger.lease_seconds
-        await expire(redis, erased, lost, let_go)
+        await expire(redis, erased, lost, forgotten)
         assert await ledger.erase(erased.eval_id)
-        await ledger.lease([lost.eval_id, let_go.eval_id], token="another's")
+        await ledger.lease([lost.eval_id, forgotten.eval_id], token="another's")
         for entry in (erased, lost):
             with pytest.raises(LeaseLost):
                 await leases.confirm(entry)
         await leases.renew()
         with pytest.raises(LeaseLost):
-            await leases.confirm(let_go)
+            await leases.confirm(forgotten)
 
 
 async def test_take_back_returns_only_evaluations_that_have_not_begun(ledger: Ledger, leases: LeaseKeeper) -> None:
-    begin_attempt, waiting = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
-    with leases.keep([begin_attempt, waiting]):
-        assert leases.begin(begin_attempt)
+    begun, waiting = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
+    with leases.keep([begun, waiting]):
+        assert leases.begin(begun)
         assert leases.list_waiting() == [waiting.eval_id]
-        assert leases.take_back(begin_attempt.eval_id) is None
+        assert leases.take_back(begun.eval_id) is None
         assert leases.take_back(waiting.eval_id) is waiting
         assert not leases.begin(waiting)
         assert leases.list_waiting() == []
@@ -265,7 +265,7 @@ async def test_an_attempt_is_cancelled_when_redis_has_not_answered_for_a_lease(l
             await working
 
 
-async def test_a_process_that_ends_cancels_an_attempt_whether_its_lease_is_lost_or_not(ledger: Ledger) -> None:
+async def test_a_cancelled_attempt_raises_cancelled_error_even_if_its_lease_is_stale(ledger: Ledger) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     job = await accept_and_lease(ledger, str(uuid4()))
@@ -288,7 +288,7 @@ async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leas
         await asyncio.sleep(0)
 
 
-async def test_an_attempt_that_survives_its_cancellation_is_not_cancelling_any_more(ledger: Ledger) -> None:
+async def test_a_task_is_no_longer_cancelling_after_its_attempt_survived_a_cancellation(ledger: Ledger) -> None:
     clock = Clock()
     leases = LeaseKeeper(ledger, clock)
     job = await accept_and_lease(ledger, str(uuid4()))

@@ -41,7 +41,7 @@ async def test_evaluations_that_end_together_are_completed_in_one_round_trip(red
     entries = await ledger.lease(eval_ids, token="ours")
     before = await count_round_trips(redis)
     await asyncio.gather(*(ledger.complete(entry, Outcome.ARCHIVED) for entry in entries))
-    assert await count_round_trips(redis) - before - 1 == 1  # and the one of this count
+    assert await count_round_trips(redis) - before - 1 == 1  # without the round trip of the count itself
     assert (await ledger.runs.get_counters("q3")).outcomes[Outcome.ARCHIVED] == 100
 
 
@@ -59,7 +59,7 @@ async def count_round_trips(redis: Redis) -> int:
 
 
 @pytest.mark.real_redis_only("fakeredis has no INFO")
-async def test_a_hundred_evaluations_of_an_order_take_redis_as_many_commands_as_two(
+async def test_redis_runs_as_many_commands_for_a_hundred_evaluations_of_an_order_as_for_two(
     ledger: Ledger, redis: Redis
 ) -> None:
     costs = []

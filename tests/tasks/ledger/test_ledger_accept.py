@@ -48,7 +48,7 @@ async def test_accepting_no_evaluations_succeeds(ledger: Ledger, redis: Redis) -
     assert (await dump(redis)).keys() <= {PREFIX + "reached"}
 
 
-@pytest.mark.real_redis_only("it is about how many arguments Redis takes")
+@pytest.mark.real_redis_only("the test is about how many arguments Redis accepts")
 async def test_thousands_of_evaluations_are_accepted_in_one_step(ledger: Ledger) -> None:
     eval_ids = some_ids(5000)
     assert await accept(ledger, *eval_ids) == eval_ids
@@ -277,7 +277,7 @@ async def test_an_evaluation_without_replicas_does_not_count_as_accepted(
     monkeypatch.setattr("tasks.ledger.script._REPLICATED_WITHIN", 10)
     ledger = Ledger(redis, replicas=1)
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
-    for promise in (
+    for write in (
         lambda: ledger.accept([eval_id], order),
         lambda: ledger.accept_event("e1", eval_id, order),
         lambda: ledger.accept_event("e1", eval_id, order),
@@ -285,23 +285,23 @@ async def test_an_evaluation_without_replicas_does_not_count_as_accepted(
         lambda: ledger.runs.begin("q3", total=1, fingerprint="f"),
     ):
         with pytest.raises(NotReplicated, match="0 of 1 replicas"):
-            await promise()
-    assert await lease_one(ledger, eval_id), "it is there all the same, and comes to its end"
+            await write()
+    assert await lease_one(ledger, eval_id), "it is in the ledger all the same, and is processed"
 
 
 @pytest.mark.real_redis_only("fakeredis has no INFO")
-async def test_replicas_are_awaited_for_repeated_orders_too(ledger: Ledger, redis: Redis, eval_id: str) -> None:
+async def test_replicas_are_awaited_even_for_repeated_orders(ledger: Ledger, redis: Redis, eval_id: str) -> None:
     order = EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"))
-    for promise in (
+    for write in (
         lambda: ledger.accept_event("e1", eval_id, order),
         lambda: ledger.runs.begin("q3", total=1, fingerprint="f"),
     ):
-        await promise()
+        await write()
         before = await aof_size(redis)
-        await promise()
+        await write()
         assert await aof_size(redis) > before
 
 
 async def aof_size(redis: Redis) -> int:
-    """Return the size of Redis's append-only file; only what is written there is also sent to replicas."""
+    """Return the size of Redis's append-only file. Redis sends replicas only the writes that it appends there."""
     return int((await redis.info("persistence"))["aof_current_size"])

@@ -21,8 +21,8 @@ async def accept_and_hold(ledger: Ledger, account: str, count: int, queue: Queue
     return eval_ids
 
 
-def limits_of(**most: int) -> dict[str, dict[Queue, int]]:
-    return {account: dict.fromkeys(Queue, count) for account, count in most.items()}
+def limits_of(**counts: int) -> dict[str, dict[Queue, int]]:
+    return {account: dict.fromkeys(Queue, count) for account, count in counts.items()}
 
 
 async def test_a_hold_on_one_account_affects_no_evaluations_of_another(ledger: Ledger) -> None:
@@ -31,8 +31,8 @@ async def test_a_hold_on_one_account_affects_no_evaluations_of_another(ledger: L
     assert probe in theirs
     found = await ledger.claim(patience=PATIENCE, of_held=limits_of(default=1000, kyb=0))
     assert set(found[Queue.BACKFILL]) == set(ours)
-    census = await ledger.get_stats()
-    assert (census.held_by_account, sum(census.held.values())) == ({"kyb": 2}, 2)
+    stats = await ledger.get_stats()
+    assert (stats.held_by_account, sum(stats.held.values())) == ({"kyb": 2}, 2)
 
 
 async def test_held_evaluations_of_an_account_that_is_not_named_stay_held(ledger: Ledger) -> None:
@@ -42,7 +42,7 @@ async def test_held_evaluations_of_an_account_that_is_not_named_stay_held(ledger
     assert await ledger.claim(patience=PATIENCE, of_held=limits_of(kyb=1000)) == {Queue.BACKFILL: [eval_id]}
 
 
-async def test_an_account_with_very_many_held_evaluations_leaves_some_of_the_limit(ledger: Ledger) -> None:
+async def test_an_account_with_many_held_evaluations_leaves_part_of_the_limit_to_others(ledger: Ledger) -> None:
     await accept_and_hold(ledger, "default", 30)
     theirs = await accept_and_hold(ledger, "kyb", 3)
     found = await ledger.claim(patience=PATIENCE, of_held=limits_of(default=1000, kyb=1000), limit=10)

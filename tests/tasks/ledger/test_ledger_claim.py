@@ -32,7 +32,7 @@ async def test_claim_leaves_evaluations_that_are_not_due(ledger: Ledger, redis: 
     await accept_and_lease(ledger, leased)
     await ledger.await_hold(await accept_and_lease(ledger, held), cause="account_held")
     await accept(ledger, parked, delay=60)
-    assert await claim(ledger) == {}  # it also records the time
+    assert await claim(ledger) == {}  # this call also records the time
     before = await dump(redis)
 
     assert await claim(ledger) == {}
@@ -97,7 +97,7 @@ async def test_claim_takes_an_evaluation_that_was_overtaken_in_its_queue(
     assert await claim(ledger) == {queue: [lost]}
 
 
-async def test_leasing_an_old_evaluation_keeps_the_progress_of_the_queue(ledger: Ledger, redis: Redis) -> None:
+async def test_leasing_an_old_evaluation_does_not_undo_the_progress_of_its_queue(ledger: Ledger, redis: Redis) -> None:
     lost, old, young = some_ids(3)
     await accept(ledger, lost, old, young)
     await redis.zincrby(PREFIX + "queued:backfill", -90_000, lost)
@@ -142,7 +142,7 @@ async def test_claim_takes_at_most_the_limit_and_the_rest_next_time(ledger: Ledg
     claimed = [[each for some in found.values() for each in some] for found in rounds]
     assert [len(found) for found in claimed] == [6, 6, 6, 0]
     assert sorted(sum(claimed, [])) == sorted(sum(eval_ids.values(), []))  # noqa: RUF017  # a dozen
-    assert set(claimed[2][3:]) == set(eval_ids["queued:backfill"]), "what is live is not behind a backfill"
+    assert set(claimed[2][3:]) == set(eval_ids["queued:backfill"]), "live evaluations do not wait behind a backfill"
 
 
 async def test_each_due_evaluation_is_claimed_by_one_of_many_workers(ledger: Ledger, redis_url: str) -> None:

@@ -126,20 +126,20 @@ async def test_a_released_evaluation_is_queued_unchanged(ledger: Ledger, redis: 
 
 
 async def test_a_failed_evaluation_is_suspect_and_a_held_one_is_not(ledger: Ledger) -> None:
-    parked, waited, failed_in_an_outage, redriven, asked_again = some_ids(5)
+    parked, waited, failed_in_an_outage, redriven, ordered_again = some_ids(5)
     await ledger.retry_later(
         await accept_and_lease(ledger, parked), wait=0, attempts=1, failure=Failure("service_failed")
     )
     await ledger.await_hold(await accept_and_lease(ledger, waited), cause="account_held")
     await ledger.await_hold(await accept_and_lease(ledger, failed_in_an_outage), cause="service_failed", suspect=True)
-    for eval_id in (redriven, asked_again):
+    for eval_id in (redriven, ordered_again):
         await ledger.dead_letter(await accept_and_lease(ledger, eval_id), attempts=6, failure=Failure("service_failed"))
     await ledger.dead_letters.redrive([redriven])
-    await accept(ledger, asked_again)
+    await accept(ledger, ordered_again)
 
     await claim(ledger, of_held=2)
 
-    eval_ids = [parked, waited, failed_in_an_outage, redriven, asked_again]
+    eval_ids = [parked, waited, failed_in_an_outage, redriven, ordered_again]
     assert [entry.suspect for entry in await ledger.lease(eval_ids, token="ours")] == [
         True,
         False,

@@ -1,4 +1,4 @@
-"""An order to archive what was erased covers the erasures before it, and none after it."""
+"""An order to archive an erased evaluation covers erasures before the order, and none after it."""
 
 import json
 from uuid import uuid4
@@ -30,7 +30,7 @@ async def now(redis: Redis) -> float:
 
 
 async def rewrite_as_older_version(redis: Redis, key: str, eval_id: str, accepted: float) -> None:
-    """Record only that there was such an order, and make it as old as it may be in a restored Redis."""
+    """Record only that there was such an order, and give it an age that it may have in a restored Redis."""
     text = await redis.hget(key, eval_id)
     job = json.loads(text or "")
     assert job["even_if_erased"]

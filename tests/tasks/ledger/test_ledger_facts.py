@@ -19,12 +19,12 @@ def facts_of(eval_id: str, *evidence: Evidence, event_at: float | None = None) -
     return {"facts": {eval_id: EvaluationFacts(evidence, event_at)}}
 
 
-async def accept(ledger: Ledger, eval_id: str, *, run: str | None = None, **wanted: Any) -> None:
-    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=run), **wanted))
+async def accept(ledger: Ledger, eval_id: str, *, run: str | None = None, **options: Any) -> None:
+    await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=run), **options))
 
 
-async def accept_and_lease(ledger: Ledger, eval_id: str, **wanted: Any) -> Job:
-    await accept(ledger, eval_id, **wanted)
+async def accept_and_lease(ledger: Ledger, eval_id: str, **options: Any) -> Job:
+    await accept(ledger, eval_id, **options)
     return await lease_one(ledger, eval_id)
 
 
@@ -55,10 +55,10 @@ async def test_a_dead_letter_keeps_the_facts_of_webhooks(ledger: Ledger, eval_id
 
 
 async def test_each_evaluation_of_an_order_has_its_own_facts(ledger: Ledger) -> None:
-    military, dated, plain, elsewhere = some_ids(4)
+    military, dated, plain, not_ordered = some_ids(4)
     facts = facts_of(military, Evidence.MILITARY_ID)["facts"] | facts_of(dated, event_at=1_769_860_800.512)["facts"]
     order = EnqueueOptions(
-        Queue.LIVE, "default", Trigger("intake"), facts=facts | facts_of(elsewhere, Evidence.UNDER_AGE)["facts"]
+        Queue.LIVE, "default", Trigger("intake"), facts=facts | facts_of(not_ordered, Evidence.UNDER_AGE)["facts"]
     )
     await ledger.accept([military, dated, plain, military], order)
     jobs = await ledger.lease([military, dated, plain], token="t")
@@ -69,7 +69,7 @@ async def test_each_evaluation_of_an_order_has_its_own_facts(ledger: Ledger) -> 
     ]
 
 
-async def test_the_latest_time_of_an_evaluation_counts(ledger: Ledger, eval_id: str) -> None:
+async def test_the_latest_event_time_of_an_evaluation_counts(ledger: Ledger, eval_id: str) -> None:
     for event_at in (20.0, 30.0, 10.0, None):
         await accept(ledger, eval_id, **facts_of(eval_id, event_at=event_at))
     assert (await lease_one(ledger, eval_id)).event_at == 30.0
@@ -115,7 +115,7 @@ async def test_late_evidence_recorded_by_an_older_version_is_used(ledger: Ledger
     assert (await lease_one(ledger, eval_id)).evidence == (Evidence.UNDER_AGE,)
 
 
-async def test_riskos_is_asked_if_one_of_the_orders_wants_a_request(ledger: Ledger, eval_id: str) -> None:
+async def test_a_job_is_without_a_request_only_if_all_its_orders_are(ledger: Ledger, eval_id: str) -> None:
     await accept(ledger, eval_id, without_request=True)
     await accept(ledger, eval_id, without_request=True)
     job = await lease_one(ledger, eval_id)
@@ -139,7 +139,7 @@ async def test_an_order_with_a_request_survives_an_attempt_without_one(
     assert (again.without_request, again.refresh) == (False, False)
 
 
-async def test_an_event_without_a_docv_step_changes_nothing_for_a_worker_that_asks(
+async def test_an_event_without_a_docv_step_makes_a_leased_evaluation_due_again_without_a_request(
     ledger: Ledger, eval_id: str
 ) -> None:
     job = await accept_and_lease(ledger, eval_id)
@@ -149,7 +149,9 @@ async def test_an_event_without_a_docv_step_changes_nothing_for_a_worker_that_as
     assert (await lease_one(ledger, eval_id)).without_request
 
 
-async def test_an_event_with_a_docv_step_refutes_one_without_that_a_worker_has(ledger: Ledger, eval_id: str) -> None:
+async def test_an_event_with_a_docv_step_makes_a_leased_evaluation_due_again_with_a_request(
+    ledger: Ledger, eval_id: str
+) -> None:
     job = await accept_and_lease(ledger, eval_id, without_request=True, **facts_of(eval_id, Evidence.NO_DOCV_STEP))
     await accept(ledger, eval_id, **facts_of(eval_id, Evidence.DOCV_STEP))
     await ledger.complete(job, Outcome.NO_DOCUMENTS)

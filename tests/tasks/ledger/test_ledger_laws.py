@@ -1,7 +1,7 @@
 """The ledger keeps its laws after any sequence of actions of workers, producers and operators, and of failures.
 
 A real ledger in a real Redis is compared with a model of plain dicts after every action, and the laws are checked.
-``HYPOTHESIS_PROFILE=thorough`` runs ten thousand sequences instead of a few dozen.
+``HYPOTHESIS_PROFILE=thorough`` runs ten thousand sequences instead of forty.
 
 Leases run out, waits end and messages are lost by changing a score in Redis. With a short lease, the speed of the
 machine would decide whether a lease has run out before the next action.
@@ -32,7 +32,7 @@ from tasks.model.job import EnqueueOptions, Failure, Job, Queue, Trigger
 from tasks.model.outcome import Evidence, ManifestOutcome, Outcome
 
 Action = tuple[str, dict[str, object]]
-LIVES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 40)
+SEQUENCES = {"thorough": 10_000}.get(os.environ.get("HYPOTHESIS_PROFILE", ""), 40)
 HOUR = 3600.0
 PREFIX = "docv:ledger:"
 ACCOUNTS = ("default", "kyb")
@@ -83,7 +83,7 @@ accepts = action(
 feeds = st.one_of(
     action("begin", again=st.booleans()),
     action("stop_feeding"),
-    action("feed", most=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
+    action("feed", count=st.integers(1, 2), backlog=st.sampled_from([2, 9])),
 )
 leasings = action("lease", named=several)
 endings = st.one_of(
@@ -114,7 +114,7 @@ actions = st.sampled_from([*[accepts, feeds, leasings, endings, others] * 2, can
 
 
 @dataclass
-class KnownInModel:
+class ModelEntry:
     """An evaluation in the model of the ledger."""
 
     queue: Queue
@@ -130,7 +130,7 @@ class KnownInModel:
     delayed: bool = False
     even_if_erased: bool = False
     refresh_outcomes: tuple[ManifestOutcome, ...] = ()
-    again: "KnownInModel | None" = None
+    again: "ModelEntry | None" = None
     account: str = "default"
     unnamed: bool = False
     orders: set[str] = field(default_factory=set)
@@ -147,7 +147,7 @@ class KnownInModel:
 
     @property
     def waiting(self) -> bool:
-        """Whether a worker with a message about it may lease it."""
+        """Whether a worker with a message about the evaluation may lease it."""
         return self.state == "queued" or self.due
 
     def entry(self, eval_id: str) -> Job:
@@ -172,20 +172,20 @@ class KnownInModel:
 
     @property
     def only_run(self) -> str:
-        """The run whose hold stops it."""
+        """The run whose hold stops the evaluation."""
         stops = self.queue is Queue.BACKFILL and not self.unnamed and len(self.runs) == 1
         return next(iter(self.runs)) if stops else ""
 
-    def want(self, order: EnqueueOptions) -> None:
+    def merge_options(self, order: EnqueueOptions) -> None:
         self.even_if_erased |= order.even_if_erased
         self.refresh_outcomes = tuple(dict.fromkeys((*self.refresh_outcomes, *order.refresh_outcomes)))
 
-    def learn(self, facts: EvaluationFacts) -> None:
+    def add_facts(self, facts: EvaluationFacts) -> None:
         self.evidence |= set(facts.evidence)
         if facts.event_at is not None:
             self.event_at = max(self.event_at or 0.0, facts.event_at)
 
-    def lacks(self, facts: EvaluationFacts) -> bool:
+    def lacks_evidence(self, facts: EvaluationFacts) -> bool:
         """Return whether the facts have new evidence about missing documents."""
         new = set(facts.evidence) - self.evidence
         return bool(new - {Evidence.DOCV_STEP}) or (bool(new) and Evidence.NO_DOCV_STEP in self.evidence)
@@ -195,12 +195,12 @@ class KnownInModel:
 
 
 @dataclass(frozen=True)
-class DeadInModel:
+class ModelDeadLetter:
     """A dead letter in the model."""
 
     cause: str
     attempts: int
-    was: KnownInModel
+    was: ModelEntry
 
 
 @dataclass(frozen=True)
@@ -214,15 +214,15 @@ class RedisState:
     counters: dict[str, RunCounters]
 
 
-class LedgerLife(RuleBasedStateMachine):
+class LedgerMachine(RuleBasedStateMachine):
     """A sequence of actions on a ledger and on its model."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, redis: Redis) -> None:
         super().__init__()
         self.do = loop.run_until_complete
         self.redis, self.ledger = redis, Ledger(redis)
-        self.known: dict[str, KnownInModel] = {}
-        self.dead: dict[str, DeadInModel] = {}
+        self.known: dict[str, ModelEntry] = {}
+        self.dead: dict[str, ModelDeadLetter] = {}
         self.totals: Counter[str] = Counter()
         self.ended: Counter[tuple[str, Outcome]] = Counter()
         self.unchanged: Counter[tuple[str, ManifestOutcome]] = Counter()
@@ -242,8 +242,8 @@ class LedgerLife(RuleBasedStateMachine):
 
     # -- actions of producers
 
-    def accept(self, named: list[str], queue: Queue, account: str, run: str | None, **wanted: Any) -> None:
-        order = EnqueueOptions(queue, account, Trigger("enqueue", run=run), **wanted)
+    def accept(self, named: list[str], queue: Queue, account: str, run: str | None, **options: Any) -> None:
+        order = EnqueueOptions(queue, account, Trigger("enqueue", run=run), **options)
         expected = [self._accept(each, order) for each in named]
         call = self.ledger.accept(named, order)
         assert self.do(call) == [each for each, publish in zip(named, expected, strict=True) if publish]
@@ -279,16 +279,16 @@ class LedgerLife(RuleBasedStateMachine):
     @property
     def unfed(self) -> int:
         """The number of IDs of the list that may still be fed."""
-        is_there = self.begun is BeginResult.CREATED and not self.is_list_cancelled
-        return len(EVAL_IDS) - self.fed if is_there else 0
+        has_list = self.begun is BeginResult.CREATED and not self.is_list_cancelled
+        return len(EVAL_IDS) - self.fed if has_list else 0
 
     def stop_feeding(self) -> None:
         self.do(self.ledger.runs.stop_feeding(LISTED))
         assert self.do(self.ledger.runs.list_feeding()) == []
 
-    def feed(self, most: int, backlog: int) -> None:
+    def feed(self, count: int, backlog: int) -> None:
         """Feed some of the list, and then the same IDs again, as a second feeder would."""
-        some, before = EVAL_IDS[self.fed :][:most], self.fed
+        some, before = EVAL_IDS[self.fed :][:count], self.fed
         order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run=LISTED))
         expected = None
         if self.unfed and len(self.known) < backlog:
@@ -306,14 +306,14 @@ class LedgerLife(RuleBasedStateMachine):
         known, run = self.known.get(eval_id), order.trigger.run
         facts = order.facts.get(eval_id, EvaluationFacts())
         if known is None:
-            known = self.known[eval_id] = KnownInModel(order.queue, order.refresh, order.trigger, account=order.account)
+            known = self.known[eval_id] = ModelEntry(order.queue, order.refresh, order.trigger, account=order.account)
             known.without_request = order.without_request
-            known.want(order)
-            known.learn(facts)
+            known.merge_options(order)
+            known.add_facts(facts)
             self._join(known, known, run, listed=listed)
             if letter := self.dead.pop(eval_id, None):
                 known.suspect = True
-                known.learn(EvaluationFacts(tuple(letter.was.evidence), letter.was.event_at))
+                known.add_facts(EvaluationFacts(tuple(letter.was.evidence), letter.was.event_at))
             if letter and listed and LISTED in letter.was.runs:
                 self.ended[LISTED, Outcome.FAILED] -= 1
                 self.totals[LISTED] -= 1
@@ -321,18 +321,18 @@ class LedgerLife(RuleBasedStateMachine):
                 known.put("parked")
             return not order.delay
         known.cancelled.pop(run or "", None)
-        asked_for = order.refresh or order.refresh_outcomes or order.even_if_erased or known.lacks(facts)
-        unasked = known.without_request and not order.without_request
-        if (asked_for or unasked) and known.state == "leased":
+        needs_refresh = order.refresh or order.refresh_outcomes or order.even_if_erased or known.lacks_evidence(facts)
+        needs_request = known.without_request and not order.without_request
+        if (needs_refresh or needs_request) and known.state == "leased":
             if known.again:
                 known.again.unnamed |= not (run and known.again.runs)
                 known.again.without_request &= order.without_request
             else:
-                known.again = KnownInModel(order.queue, refresh=False, trigger=order.trigger, account=known.account)
+                known.again = ModelEntry(order.queue, refresh=False, trigger=order.trigger, account=known.account)
                 known.again.without_request = order.without_request
-            known.learn(facts)
+            known.add_facts(facts)
             known.again.refresh |= order.refresh or (order.even_if_erased and not order.refresh_outcomes)
-            known.again.want(order)
+            known.again.merge_options(order)
             known.again.queue = min(known.again.queue, order.queue, key=list(Queue).index)
             known.again.delayed |= bool(order.delay)
             known.again.orders.add(run or "")
@@ -341,8 +341,8 @@ class LedgerLife(RuleBasedStateMachine):
         known.refresh |= order.refresh
         known.unnamed |= not (run and known.runs)
         known.without_request &= order.without_request
-        known.want(order)
-        known.learn(facts)
+        known.merge_options(order)
+        known.add_facts(facts)
         self._join(known, known, run, listed=listed)
         if (order.queue, known.queue) != (Queue.LIVE, Queue.BACKFILL):
             return False
@@ -351,7 +351,7 @@ class LedgerLife(RuleBasedStateMachine):
             known.due = False
         return known.state == "queued"
 
-    def _join(self, known: KnownInModel, attempt: KnownInModel, run: str | None, *, listed: bool) -> None:
+    def _join(self, known: ModelEntry, attempt: ModelEntry, run: str | None, *, listed: bool) -> None:
         if not run:
             return
         new = run not in self._runs_of(known)
@@ -394,7 +394,7 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def retry_later(self, nth: int, wait: float) -> None:
-        def parked(lease: Job, known: KnownInModel) -> None:
+        def parked(lease: Job, known: ModelEntry) -> None:
             known.attempts += 1
             known.suspect = True
             self._put_back(lease, known, "parked", due=not wait)
@@ -407,7 +407,7 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def await_hold(self, nth: int, *, suspect: bool) -> None:
-        def held(lease: Job, known: KnownInModel) -> None:
+        def held(lease: Job, known: ModelEntry) -> None:
             known.suspect |= suspect
             self._put_back(lease, known, "held")
 
@@ -424,9 +424,9 @@ class LedgerLife(RuleBasedStateMachine):
         self._change(nth, self.ledger.release, lambda lease, known: self._put_back(lease, known, "queued"))
 
     def dead_letter(self, nth: int, cause: str) -> None:
-        def make_dead_letter(lease: Job, known: KnownInModel) -> None:
+        def make_dead_letter(lease: Job, known: ModelEntry) -> None:
             if not known.again:
-                self.dead[lease.eval_id] = DeadInModel(cause, lease.attempts + 1, known)
+                self.dead[lease.eval_id] = ModelDeadLetter(cause, lease.attempts + 1, known)
             self._finish(lease, known, Outcome.FAILED)
 
         failure = Failure(cause)
@@ -437,7 +437,7 @@ class LedgerLife(RuleBasedStateMachine):
         )
 
     def claim(self, limit: int, of_live: int, of_backfill: int) -> None:
-        most = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
+        at_most = {Queue.LIVE: of_live, Queue.BACKFILL: of_backfill}
         held = {
             (account, queue): {
                 eval_id
@@ -449,15 +449,15 @@ class LedgerLife(RuleBasedStateMachine):
         }
         due = {eval_id for eval_id, known in self.known.items() if known.due}
         patience = dict.fromkeys(Queue, HOUR)
-        of_held = dict.fromkeys(ACCOUNTS, most)
+        of_held = dict.fromkeys(ACCOUNTS, at_most)
         claimed = self.do(self.ledger.claim(patience=patience, of_held=of_held, limit=limit))
         found = [eval_id for some in claimed.values() for eval_id in some]
         both = held["kyb", Queue.LIVE] or held["kyb", Queue.BACKFILL]
         share = -(-limit // 2) if both else limit
-        may_go = sum(min(most[queue], share, len(some)) for (_, queue), some in held.items())
+        may_go = sum(min(at_most[queue], share, len(some)) for (_, queue), some in held.items())
         assert len(found) == len(set(found)) == min(limit, len(due) + may_go)
         assert set(found) <= due.union(*held.values())
-        assert all(len(some.intersection(found)) <= most[queue] for (_, queue), some in held.items())
+        assert all(len(some.intersection(found)) <= at_most[queue] for (_, queue), some in held.items())
         for eval_id in found:
             known = self.known[eval_id]
             assert eval_id in claimed[known.queue]
@@ -472,7 +472,7 @@ class LedgerLife(RuleBasedStateMachine):
         for eval_id in expected:
             was = self.dead.pop(eval_id).was
             self.ended.subtract((run, Outcome.FAILED) for run in was.runs)
-            self.known[eval_id] = KnownInModel(
+            self.known[eval_id] = ModelEntry(
                 was.queue,
                 was.refresh,
                 was.trigger,
@@ -560,7 +560,7 @@ class LedgerLife(RuleBasedStateMachine):
         self._cancel_waiting(eval_id, known, names)
         return 1
 
-    def _cancel_waiting(self, eval_id: str, known: KnownInModel, names: set[str]) -> None:
+    def _cancel_waiting(self, eval_id: str, known: ModelEntry, names: set[str]) -> None:
         is_unnamed = (known.unnamed or not known.runs) and "" not in names
         self._count(known.runs & names, Outcome.CANCELLED, None)
         known.runs -= names
@@ -568,8 +568,8 @@ class LedgerLife(RuleBasedStateMachine):
         if not known.runs and not is_unnamed:
             self._replace(eval_id, known)
 
-    def _names_cancelled(self, known: KnownInModel) -> set[str]:
-        """Return the runs that it was cancelled for in flight, without a list that has begun again since then."""
+    def _names_cancelled(self, known: ModelEntry) -> set[str]:
+        """Return the runs for which it was cancelled in flight, except a list that has begun again since then."""
         kept = {name for name, by_list in known.cancelled.items() if not by_list or self.is_list_cancelled}
         return kept | (known.runs & self.cancelling)
 
@@ -578,7 +578,7 @@ class LedgerLife(RuleBasedStateMachine):
         if known and (known.state != "leased" or known.due) and (names := self._names_cancelled(known)):
             self._cancel_waiting(eval_id, known, names)
 
-    def _put_back(self, lease: Job, known: KnownInModel, state: str, *, due: bool = False) -> None:
+    def _put_back(self, lease: Job, known: ModelEntry, state: str, *, due: bool = False) -> None:
         names = self._names_cancelled(known)
         if names:
             self._cancel_waiting(lease.eval_id, known, names)
@@ -615,7 +615,7 @@ class LedgerLife(RuleBasedStateMachine):
         return some[nth % len(some)] if some else None
 
     def _change(
-        self, nth: int, change: Callable[[Job], Awaitable[None]], then: Callable[[Job, KnownInModel], object]
+        self, nth: int, change: Callable[[Job], Awaitable[None]], then: Callable[[Job, ModelEntry], object]
     ) -> None:
         """Change an evaluation in the ledger, and in the model if its lease is valid."""
         lease = self._lease(nth)
@@ -634,12 +634,12 @@ class LedgerLife(RuleBasedStateMachine):
             self.unchanged.update((run, unchanged) for run in runs)
 
     def _finish(
-        self, lease: Job, known: KnownInModel, outcome: Outcome, unchanged: ManifestOutcome | None = None
+        self, lease: Job, known: ModelEntry, outcome: Outcome, unchanged: ManifestOutcome | None = None
     ) -> None:
         self._count(known.runs, outcome, unchanged)
         self._replace(lease.eval_id, known)
 
-    def _replace(self, eval_id: str, known: KnownInModel) -> None:
+    def _replace(self, eval_id: str, known: ModelEntry) -> None:
         """Remove an evaluation, or replace it with its next attempt."""
         if known.again:
             known.again.evidence, known.again.event_at = known.evidence, known.event_at
@@ -697,11 +697,11 @@ class LedgerLife(RuleBasedStateMachine):
             unfed = self.unfed if run == LISTED else 0
             assert counters.unfed == unfed
             assert counters.pending == len(under_way) + unfed
-            standing = Counter("queued" if run not in known.runs else known.state for known in under_way)
-            assert counters.states == {state: standing[state] for state in ("queued", "leased", "parked", "held")}
+            states = Counter("queued" if run not in known.runs else known.state for known in under_way)
+            assert counters.states == {state: states[state] for state in ("queued", "leased", "parked", "held")}
 
     @staticmethod
-    def _runs_of(known: KnownInModel) -> set[str]:
+    def _runs_of(known: ModelEntry) -> set[str]:
         return known.runs | (known.again.runs if known.again else set())
 
 
@@ -718,12 +718,12 @@ def client(loop: asyncio.AbstractEventLoop, redis_url: str) -> Iterator[Redis]:
     loop.run_until_complete(client.aclose())
 
 
-@pytest.mark.timeout(7200 if LIVES > 1000 else 120)
+@pytest.mark.timeout(7200 if SEQUENCES > 1000 else 120)
 def test_the_ledger_keeps_its_laws_after_any_sequence_of_events(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
     run_state_machine_as_test(
-        lambda: LedgerLife(loop, client),
+        lambda: LedgerMachine(loop, client),
         settings=settings(
-            max_examples=LIVES,
+            max_examples=SEQUENCES,
             stateful_step_count=40,
         ),
     )

@@ -59,9 +59,9 @@ async def test_an_evaluation_named_twice_in_a_message_is_leased_once(ledger: Led
 
 
 async def test_an_ended_or_unknown_evaluation_is_not_leased(ledger: Ledger, redis: Redis) -> None:
-    ended, unheard_of = some_ids(2)
+    ended, unknown = some_ids(2)
     await ledger.complete(await accept_and_lease(ledger, ended), Outcome.ARCHIVED)
-    assert await ledger.lease([ended, unheard_of], token="ours") == []
+    assert await ledger.lease([ended, unknown], token="ours") == []
     assert (await dump(redis)).keys() <= {PREFIX + "reached"}
 
 
@@ -109,9 +109,9 @@ async def test_each_evaluation_is_leased_to_one_of_many_workers(ledger: Ledger, 
     eval_ids = some_ids(50)
     await accept(ledger, *eval_ids)
     async with open_redis(redis_url) as other:
-        takers = [Ledger(other) if number % 2 else ledger for number in range(20)]
-        hauls = await asyncio.gather(*(each.lease(eval_ids, token=f"t{n}") for n, each in enumerate(takers)))
-    assert sorted(entry.eval_id for haul in hauls for entry in haul) == sorted(eval_ids)
+        workers = [Ledger(other) if number % 2 else ledger for number in range(20)]
+        leased = await asyncio.gather(*(each.lease(eval_ids, token=f"t{n}") for n, each in enumerate(workers)))
+    assert sorted(entry.eval_id for jobs in leased for entry in jobs) == sorted(eval_ids)
 
 
 async def test_extend_keeps_a_lease_from_running_out(ledger: Ledger, redis: Redis, eval_id: str) -> None:

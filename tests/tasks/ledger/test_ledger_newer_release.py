@@ -96,6 +96,6 @@ def test_an_unknown_counter_is_not_an_outcome() -> None:
     assert (found.pending, found.errors, len(found.outcomes)) == (2, 0, len(Outcome))
 
 
-def test_an_unknown_outcome_beside_an_unknown_counter_is_unknown() -> None:
+def test_an_unknown_outcome_is_counted_as_unknown_next_to_an_unknown_counter() -> None:
     found = counters(total=9, archived=3, parked=2, teleported=4, megabytes=700)
     assert (found.pending, found.outcomes[Outcome.ARCHIVED], found.sentence()) == (2, 3, "3 archived, 4 unknown")

@@ -1,6 +1,6 @@
-"""Redis's clock is set back by two hours: nothing waits until its former time comes again.
+"""If Redis's clock is set back by two hours, no evaluation waits until the clock reaches its old time again.
 
-Instead of the clock, the tests move all times in Redis into the future.
+The tests do not change the clock. They move all times in Redis into the future instead.
 """
 
 import json
@@ -72,7 +72,9 @@ async def test_a_lost_message_is_replaced_after_the_usual_patience(ledger: Ledge
     assert await claim(ledger) == [eval_id]
 
 
-async def test_more_lost_messages_than_a_step_corrects_are_replaced(ledger: Ledger, redis: Redis) -> None:
+async def test_times_in_the_future_are_corrected_in_several_steps_for_many_evaluations(
+    ledger: Ledger, redis: Redis
+) -> None:
     eval_ids = [str(uuid4()) for _ in range(2_500)]
     await accept(ledger, *eval_ids)
     await claim(ledger)
@@ -85,7 +87,7 @@ async def test_more_lost_messages_than_a_step_corrects_are_replaced(ledger: Ledg
 
 
 @pytest.mark.parametrize("queued_before", [1, 1_500])
-async def test_an_evaluation_queued_before_overtakes_no_later_one(
+async def test_an_evaluation_queued_before_the_change_does_not_count_as_overtaking_a_later_one(
     ledger: Ledger, redis: Redis, queued_before: int
 ) -> None:
     before, after = [str(uuid4()) for _ in range(queued_before)], str(uuid4())

@@ -71,7 +71,7 @@ async def test_a_run_goes_on_hold_after_200_refusals_with_three_examples(ledger:
     assert 0 <= found.age < 60
 
 
-async def test_refusals_of_every_kind_count_together_in_one_step_or_many(ledger: Ledger) -> None:
+async def test_refusals_of_every_kind_count_together(ledger: Ledger) -> None:
     eval_ids = some_ids(300)
     await accept(ledger, eval_ids)
     jobs = await ledger.lease(eval_ids, token="ours")
@@ -90,7 +90,7 @@ async def test_a_run_with_one_delivery_does_not_go_on_hold(ledger: Ledger, deliv
     assert await held_runs(ledger) == []
 
 
-async def test_failures_and_unrequested_unchanged_evaluations_are_not_answers(ledger: Ledger) -> None:
+async def test_unchanged_evaluations_without_a_request_are_not_answers_for_any_manifest_outcome(ledger: Ledger) -> None:
     await refuse(ledger, 150)
     eval_ids = some_ids(300)
     await accept(ledger, eval_ids)
@@ -113,7 +113,7 @@ async def test_a_refresh_that_changes_nothing_is_an_answer(
 
 
 async def complete_unchanged(ledger: Ledger, eval_ids: Sequence[str], answer: Outcome | None) -> None:
-    """Complete evaluations that are archived already, with RiskOS's answer; None if it was not asked."""
+    """Complete evaluations that are archived already, with RiskOS's answer, or with None if no request was sent."""
     jobs = await ledger.lease(eval_ids, token="ours")
     await asyncio.gather(*[ledger.complete(job, Outcome.UNCHANGED, ManifestOutcome.ARCHIVED, answer) for job in jobs])
 
@@ -189,7 +189,7 @@ async def test_refusals_can_be_accepted_before_a_run_begins(ledger: Ledger) -> N
     assert await held_runs(ledger) == []
 
 
-async def test_an_evaluation_of_another_run_too_is_not_held(ledger: Ledger) -> None:
+async def test_an_evaluation_that_another_run_also_ordered_is_not_held(ledger: Ledger) -> None:
     both, alone = some_ids(5), some_ids(5)
     await accept(ledger, [*both, *alone])
     await accept(ledger, both, run="another")
@@ -200,7 +200,7 @@ async def test_an_evaluation_of_another_run_too_is_not_held(ledger: Ledger) -> N
 @pytest.mark.parametrize(
     ("run", "queue"), [("another", Queue.BACKFILL), (None, Queue.BACKFILL), (None, Queue.LIVE), (RUN, Queue.LIVE)]
 )
-async def test_a_held_evaluation_is_queued_at_once_by_an_order_without_the_run(
+async def test_a_held_evaluation_is_queued_at_once_by_an_order_that_the_hold_does_not_concern(
     ledger: Ledger, run: str | None, queue: Queue
 ) -> None:
     wanted, waiting = some_ids(5), some_ids(5)
@@ -221,7 +221,7 @@ async def test_a_resumed_run_takes_its_evaluations_from_other_runs_on_hold(ledge
     assert await lease_ids(ledger, [*both, *alone]) == []
     await ledger.runs.accept_refusals("another")
     assert sorted(await lease_ids(ledger, await claim(ledger))) == sorted(both)
-    # An evaluation that was held in the millisecond of the resumption is claimed once more.
+    # An evaluation that was held in the millisecond in which the run resumed is claimed once more.
     await lease_ids(ledger, await claim(ledger))
     assert await claim(ledger) == []
     assert (await ledger.runs.get_counters(RUN)).states["held"] == 5

@@ -187,7 +187,9 @@ async def test_a_run_is_not_fed_while_the_ledger_has_reached_its_backlog(ledger:
     assert await ledger.runs.feed("q3", ids[:2], order, position=0, backlog=3) == ids[:2]
 
 
-async def test_a_run_has_one_list(ledger: Ledger, eval_id: str) -> None:
+async def test_begin_returns_conflict_for_a_run_with_another_list_or_without_a_list(
+    ledger: Ledger, eval_id: str
+) -> None:
     await ledger.runs.begin("q3", total=1, fingerprint="f")
     assert await ledger.runs.begin("q3", total=2, fingerprint="g") is BeginResult.CONFLICT
     await accept(ledger, eval_id, run="by-hand")

@@ -20,10 +20,10 @@ pytestmark = pytest.mark.both_redises
 
 
 async def test_the_stats_of_an_empty_ledger_are_zero(ledger: Ledger) -> None:
-    census = await ledger.get_stats()
-    assert (sum(census.queued.values()), census.leased, census.parked, census.dead_letters) == (0, 0, 0, 0)
-    assert census.oldest == {Queue.LIVE: 0.0, Queue.BACKFILL: 0.0}
-    assert census.next_due is None
+    stats = await ledger.get_stats()
+    assert (sum(stats.queued.values()), stats.leased, stats.parked, stats.dead_letters) == (0, 0, 0, 0)
+    assert stats.oldest == {Queue.LIVE: 0.0, Queue.BACKFILL: 0.0}
+    assert stats.next_due is None
 
 
 async def test_the_stats_count_each_evaluation_in_its_state(ledger: Ledger) -> None:
@@ -37,11 +37,11 @@ async def test_the_stats_count_each_evaluation_in_its_state(ledger: Ledger) -> N
     for entry in await ledger.lease(held, token="ours"):
         await ledger.await_hold(entry, cause="account_held")
 
-    census = await ledger.get_stats()
+    stats = await ledger.get_stats()
 
-    assert census.queued == {Queue.LIVE: 1, Queue.BACKFILL: 2}
-    assert (census.leased, census.parked, census.dead_letters) == (3, 4, 5)
-    assert census.held == {Queue.LIVE: 0, Queue.BACKFILL: 6}
+    assert stats.queued == {Queue.LIVE: 1, Queue.BACKFILL: 2}
+    assert (stats.leased, stats.parked, stats.dead_letters) == (3, 4, 5)
+    assert stats.held == {Queue.LIVE: 0, Queue.BACKFILL: 6}
 
 
 async def test_the_stats_have_the_age_of_the_oldest_and_the_time_until_the_next_is_due(
@@ -56,12 +56,12 @@ async def test_the_stats_have_the_age_of_the_oldest_and_the_time_until_the_next_
     for delay in (500, 900):
         await accept(ledger, str(uuid4()), delay=delay)
 
-    census = await ledger.get_stats()
+    stats = await ledger.get_stats()
 
-    assert 100 <= census.oldest[Queue.LIVE] < 200
-    assert 3000 <= census.oldest[Queue.BACKFILL] < 3100
-    assert census.next_due is not None
-    assert 400 < census.next_due <= 500
+    assert 100 <= stats.oldest[Queue.LIVE] < 200
+    assert 3000 <= stats.oldest[Queue.BACKFILL] < 3100
+    assert stats.next_due is not None
+    assert 400 < stats.next_due <= 500
 
 
 async def test_the_stats_have_the_reason_why_the_next_evaluation_was_parked(ledger: Ledger, eval_id: str) -> None:

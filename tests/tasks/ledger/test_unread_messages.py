@@ -1,4 +1,4 @@
-"""Messages of a producer in a list that no worker reads are found, with what to change there."""
+"""Messages of a producer in a list that no worker reads are found, with the change that the producer needs."""
 
 import json
 

@@ -113,5 +113,5 @@ def test_an_arena_appends_contents() -> None:
 def test_an_arena_raises_value_error_when_a_content_does_not_fit() -> None:
     arena = Arena(SIZE)
     arena.put([bytes(SIZE - 1)])
-    with pytest.raises(ValueError):  # noqa: PT011  # Python's own, of different words in each version
+    with pytest.raises(ValueError):  # noqa: PT011  # Python's own error, worded differently in each version
         arena.put([b"12"])

@@ -1,4 +1,4 @@
-"""Reservations are granted in order of size; a waiting task continues within one turn of the event loop."""
+"""Small reservations are granted first. A waiting task continues within one iteration of the event loop."""
 
 import asyncio
 import random
@@ -126,7 +126,7 @@ async def test_a_reservation_is_returned_when_it_is_cancelled_while_it_is_grante
 
 
 async def test_reservations_are_all_granted_within_the_budget_when_many_are_cancelled() -> None:
-    rng, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret hangs on it
+    rng, budget, taken, served = random.Random(7), ByteBudget(1000), 0, 0  # noqa: S311  # no secret depends on it
 
     async def one(amount: int) -> None:
         nonlocal taken, served
@@ -167,7 +167,7 @@ async def _reserve_once(budget: ByteBudget, amount: int) -> None:
         pass
 
 
-async def test_a_reservation_grows_only_when_the_budget_has_room() -> None:
+async def test_a_reservation_grows_only_when_the_budget_has_enough_left() -> None:
     budget = ByteBudget(100)
     async with budget.reserve(10) as grown, budget.reserve(30):
         assert grown.try_grow(70)

@@ -13,7 +13,7 @@ from tasks.memory.byte_budget import ByteBudget
 from tasks.memory.spool import DownloadBuffer, Spool, chunks, disk_space, drop_pages, spooled_bytes
 
 CONTENT = bytes(range(256)) * 8192  # 2 MiB
-CHUNKS = len(CONTENT)
+CONTENT_BYTES = len(CONTENT)
 
 
 async def download(content: bytes, in_memory: int, folder: Path | None = None, step: int = 70_000) -> DownloadBuffer:
@@ -76,7 +76,7 @@ async def test_a_download_raises_spool_error_when_the_disk_fails(tmp_path: Path)
         await download(CONTENT, 1000, tmp_path / "missing")
 
 
-def test_a_spool_leaves_no_name_in_its_folder(tmp_path: Path) -> None:
+def test_a_spool_leaves_no_visible_file_in_its_folder(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     spool.put([CONTENT])
     assert list(tmp_path.iterdir()) == []
@@ -139,8 +139,10 @@ def test_spooled_bytes_are_not_counted_after_close_without_a_view(tmp_path: Path
     assert spooled_bytes() == before
 
 
-@pytest.mark.parametrize(("size", "in_memory"), [(CHUNKS, CHUNKS), (CHUNKS, CHUNKS - 1), (0, 0)])
-@pytest.mark.parametrize("announced", [None, 0, CHUNKS // 2, CHUNKS, 2 * CHUNKS])
+@pytest.mark.parametrize(
+    ("size", "in_memory"), [(CONTENT_BYTES, CONTENT_BYTES), (CONTENT_BYTES, CONTENT_BYTES - 1), (0, 0)]
+)
+@pytest.mark.parametrize("announced", [None, 0, CONTENT_BYTES // 2, CONTENT_BYTES, 2 * CONTENT_BYTES])
 async def test_a_download_is_whole_whatever_size_was_announced(
     tmp_path: Path, size: int, in_memory: int, announced: int | None
 ) -> None:
@@ -163,11 +165,11 @@ async def test_a_download_of_unknown_size_is_spooled_when_the_budget_is_spent(tm
     budget = ByteBudget(2 << 20)
     async with budget.reserve(1 << 20), budget.reserve(10) as reservation:
         with closing(DownloadBuffer(8 << 20, tmp_path, reservation)) as buffer:
-            for at in range(0, CHUNKS, 70_000):
+            for at in range(0, CONTENT_BYTES, 70_000):
                 await buffer.add(CONTENT[at : at + 70_000])
             data, _ = await buffer.whole()
         assert data == CONTENT
-        assert spooled_bytes() == CHUNKS
+        assert spooled_bytes() == CONTENT_BYTES
 
 
 async def test_a_download_of_known_size_waits_when_the_budget_is_spent(tmp_path: Path) -> None:

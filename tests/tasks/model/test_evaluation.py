@@ -26,10 +26,10 @@ def test_parse_eval_id_accepts_every_uuid(uuid: UUID) -> None:
 @given(st.text(max_size=40) | st.from_regex(r"[0-9a-fA-F٠-٩０-９-]{36}", fullmatch=True))  # noqa: RUF001  # digits of other scripts
 def test_parse_eval_id_accepts_only_the_canonical_form(text: str) -> None:
     try:
-        taken = parse_eval_id(text)
+        parsed = parse_eval_id(text)
     except BadEvalId:
         return
-    assert taken == str(UUID(taken)) == text.lower()
+    assert parsed == str(UUID(parsed)) == text.lower()
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_parse_eval_id_accepts_only_the_canonical_form(text: str) -> None:
         pytest.param(ID[:-1] + "\0", id="NUL inside"),
         pytest.param(ID[:-1], id="too short"),
         pytest.param(ID + "0", id="too long"),
-        pytest.param("g" + ID[1:], id="no hex digit"),
+        pytest.param("g" + ID[1:], id="not a hex digit"),
         pytest.param("\uff10" + ID[1:], id="full-width digit"),
         pytest.param("\u0660" + ID[1:], id="Arabic digit"),
         pytest.param("\u0430" + ID[1:], id="Cyrillic a"),
@@ -69,22 +69,22 @@ def test_parse_eval_id_refuses_a_text_that_is_not_an_id(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("thing", "name"), [(None, "NoneType"), (ID.encode(), "bytes"), (7, "int"), (UUID(ID), "UUID"), ([ID], "list")]
+    ("value", "name"), [(None, "NoneType"), (ID.encode(), "bytes"), (7, "int"), (UUID(ID), "UUID"), ([ID], "list")]
 )
-def test_parse_eval_id_refuses_other_types_without_repeating_the_value(thing: object, name: str) -> None:
+def test_parse_eval_id_refuses_other_types_without_repeating_the_value(value: object, name: str) -> None:
     with pytest.raises(BadEvalId) as caught:
-        parse_eval_id(thing)  # type: ignore[arg-type]
+        parse_eval_id(value)  # type: ignore[arg-type]
     assert caught.value.shown == f"<{name}>"
     assert ID not in str(caught.value)
 
 
-def test_parse_eval_id_refuses_ten_megabytes_at_once_and_shortens_them() -> None:
+def test_parse_eval_id_refuses_ten_megabytes_quickly_and_shortens_them() -> None:
     text = "0b54a4d4-" * 1_200_000
     before = time.process_time()
     for _ in range(100):
         with pytest.raises(BadEvalId) as caught:
             parse_eval_id(text)
-    assert time.process_time() - before < 1.0, "a hundred of them are one glance each"
+    assert time.process_time() - before < 1.0, "each call examines only the beginning of the text"
     assert "10800000 characters" in str(caught.value)
     assert len(str(caught.value)) < 250
 
@@ -121,7 +121,7 @@ def test_printable_id_shortens_a_text_to_48_characters() -> None:
     assert printable_id("x" * 49) == "x" * 48 + "… (49 characters)"
 
 
-def test_the_keys_of_an_evaluation_are_those_of_the_contract() -> None:
+def test_the_keys_of_an_evaluation_follow_the_archive_format() -> None:
     evaluation = Evaluation(ID, "production")
     assert evaluation.manifest_key == f"production/{ID}/manifest.json"
     assert evaluation.revision_key(3) == f"production/{ID}/revisions/3.json"

@@ -18,4 +18,4 @@ def test_read_member_returns_a_stand_in_for_an_unknown_value() -> None:
     assert not found.ok
     assert {found: 1}["teleported"] == 1
     with pytest.raises(ValueError, match="teleported"):
-        Outcome("teleported")  # the stand-in is no member
+        Outcome("teleported")  # the stand-in is not a member

@@ -1,4 +1,4 @@
-"""Workers report finished runs and new dead letters: at least once, and not once for each worker."""
+"""Workers report finished runs and new dead letters at least once, and not once per worker."""
 
 import asyncio
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ pytestmark = pytest.mark.both_redises
 BACKFILL = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3"))
 
 
-class Sender(NotificationSender):
-    """Keeps what is sent, or fails."""
+class FakeSender(NotificationSender):
+    """Keeps sent notifications, or fails."""
 
     def __init__(self) -> None:
         self.sent: list[Notification] = []
@@ -38,13 +38,13 @@ class Sender(NotificationSender):
 
 
 @pytest.fixture
-def sender() -> Sender:
-    return Sender()
+def sender() -> FakeSender:
+    return FakeSender()
 
 
 @pytest.fixture
-async def notifier(redis: Redis, sender: Sender, monkeypatch: pytest.MonkeyPatch) -> Notifier:
-    """A worker that has begun to notify, and reports dead letters at once."""
+async def notifier(redis: Redis, sender: FakeSender, monkeypatch: pytest.MonkeyPatch) -> Notifier:
+    """Return the notifier of a running worker, which reports dead letters at once."""
     monkeypatch.setattr(module, "_COLLECT_MS", 0)
     notifier = Notifier(redis, sender, "one")
     await notifier.run_round()
@@ -59,10 +59,12 @@ async def end(redis: Redis, ids: Sequence[str], outcome: Outcome = Outcome.ARCHI
             await ledger.dead_letter(job, attempts=6, failure=Failure("service_failed"))
         else:
             await ledger.complete(job, outcome)
-    await asyncio.sleep(0.003)  # dead letters of the running millisecond belong to the next round
+    await asyncio.sleep(0.003)  # dead letters of the current millisecond belong to the next round
 
 
-async def test_a_run_is_reported_once_when_nothing_is_pending(redis: Redis, notifier: Notifier, sender: Sender) -> None:
+async def test_a_run_is_reported_once_when_nothing_is_pending(
+    redis: Redis, notifier: Notifier, sender: FakeSender
+) -> None:
     ids = eval_ids(2)
     await Ledger(redis).accept(ids, BACKFILL)
     await end(redis, ids[:1])
@@ -75,8 +77,8 @@ async def test_a_run_is_reported_once_when_nothing_is_pending(redis: Redis, noti
     assert (sent.event, sent.facts["run"], sent.facts["total"]) == ("run_finished", "q3", 2)
 
 
-async def test_dead_letters_are_reported_once_with_those_of_the_same_time(
-    redis: Redis, notifier: Notifier, sender: Sender
+async def test_dead_letters_are_reported_once_and_together(
+    redis: Redis, notifier: Notifier, sender: FakeSender
 ) -> None:
     ids = eval_ids(3)
     await Ledger(redis).accept(ids, BACKFILL)
@@ -91,7 +93,7 @@ async def test_dead_letters_are_reported_once_with_those_of_the_same_time(
 
 
 async def test_dead_letters_of_a_minute_are_one_notification(
-    redis: Redis, notifier: Notifier, sender: Sender, monkeypatch: pytest.MonkeyPatch
+    redis: Redis, notifier: Notifier, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_COLLECT_MS", 60_000)
     await Ledger(redis).accept(eval_ids(2), BACKFILL)
@@ -102,7 +104,9 @@ async def test_dead_letters_of_a_minute_are_one_notification(
     assert sender.pop_events() == ["dead_letters"], "a worker that stops does not wait"
 
 
-async def test_a_dead_letter_that_failed_again_is_a_new_one(redis: Redis, notifier: Notifier, sender: Sender) -> None:
+async def test_a_dead_letter_that_failed_again_is_reported_again(
+    redis: Redis, notifier: Notifier, sender: FakeSender
+) -> None:
     [eval_id] = eval_ids(1)
     await Ledger(redis).accept([eval_id], BACKFILL)
     for _ in range(2):
@@ -112,7 +116,7 @@ async def test_a_dead_letter_that_failed_again_is_a_new_one(redis: Redis, notifi
     assert sender.pop_events().count("dead_letters") == 2
 
 
-async def test_what_the_receiver_did_not_take_is_sent_again(redis: Redis, notifier: Notifier, sender: Sender) -> None:
+async def test_a_refused_notification_is_sent_again(redis: Redis, notifier: Notifier, sender: FakeSender) -> None:
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1), Outcome.FAILED)
     sender.is_down = True
@@ -124,7 +128,7 @@ async def test_what_the_receiver_did_not_take_is_sent_again(redis: Redis, notifi
     assert sender.pop_events() == ["run_finished", "dead_letters"]
 
 
-async def test_taken_and_refused_notifications_are_counted(redis: Redis, notifier: Notifier, sender: Sender) -> None:
+async def test_sent_and_failed_notifications_are_counted(redis: Redis, notifier: Notifier, sender: FakeSender) -> None:
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1), Outcome.FAILED)
     counted, sender.is_down = Counted(), True
@@ -137,14 +141,14 @@ async def test_taken_and_refused_notifications_are_counted(redis: Redis, notifie
 
 
 async def test_only_one_worker_sends_and_another_takes_over_when_it_stops(
-    redis: Redis, notifier: Notifier, sender: Sender
+    redis: Redis, notifier: Notifier, sender: FakeSender
 ) -> None:
     other = Notifier(redis, sender, "two")
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1))
     await other.run_round()
     assert sender.sent == []
-    assert await redis.pttl("docv:notify:lease") > 0, "a worker that died gives it up by itself"
+    assert await redis.pttl("docv:notify:lease") > 0, "the lease of a dead worker expires"
     await notifier.stop()
     assert sender.pop_events() == ["run_finished"]
     await Ledger(redis).accept(eval_ids(1, seed=2), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="q4")))
@@ -153,8 +157,8 @@ async def test_only_one_worker_sends_and_another_takes_over_when_it_stops(
     assert sender.pop_events() == ["run_finished"]
 
 
-async def test_a_finished_run_is_reported_again_if_a_redrive_changed_it_and_not_too_often(
-    redis: Redis, notifier: Notifier, sender: Sender, monkeypatch: pytest.MonkeyPatch
+async def test_a_finished_run_is_reported_again_if_a_redrive_changed_it_but_not_too_often(
+    redis: Redis, notifier: Notifier, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ledger = Ledger(redis)
     await ledger.accept(eval_ids(1), BACKFILL)
@@ -170,8 +174,8 @@ async def test_a_finished_run_is_reported_again_if_a_redrive_changed_it_and_not_
     assert [each.facts["outcomes"] for each in sender.sent] == [{"archived": 1}]
 
 
-async def test_what_happened_long_before_notifications_began_is_not_reported(
-    redis: Redis, sender: Sender, monkeypatch: pytest.MonkeyPatch
+async def test_events_before_notifications_began_are_not_reported(
+    redis: Redis, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_BEFORE_MS", 0)
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
@@ -182,15 +186,15 @@ async def test_what_happened_long_before_notifications_began_is_not_reported(
     assert sender.sent == []
 
 
-async def test_a_run_that_finished_just_before_the_first_round_is_reported(redis: Redis, sender: Sender) -> None:
+async def test_a_run_that_finished_just_before_the_first_round_is_reported(redis: Redis, sender: FakeSender) -> None:
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1))
     await Notifier(redis, sender, "one").run_round()
     assert sender.pop_events() == ["run_finished"]
 
 
-async def test_after_a_day_without_a_receiver_nothing_is_sent(
-    redis: Redis, notifier: Notifier, sender: Sender, monkeypatch: pytest.MonkeyPatch
+async def test_events_older_than_a_day_are_not_reported(
+    redis: Redis, notifier: Notifier, sender: FakeSender, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1), Outcome.FAILED)
@@ -200,7 +204,7 @@ async def test_after_a_day_without_a_receiver_nothing_is_sent(
     assert sender.sent == []
 
 
-async def test_keys_of_notifications_stay_few(
+async def test_the_number_of_remembered_runs_is_bounded(
     redis: Redis, notifier: Notifier, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_NEWEST_RUNS", 2)

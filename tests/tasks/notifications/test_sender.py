@@ -1,4 +1,4 @@
-"""A notification is one signed POST of JSON; whatever is not 2xx is a failure, and a redirect is not followed."""
+"""A notification is one signed POST of JSON. Any status but 2xx is a failure, and redirects are not followed."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ from pydantic import SecretStr
 from tasks.notifications.notification import Notification
 from tasks.notifications.sender import NotificationFailed, NotificationSender
 
-SECRET = "a-secret-of-this-test"  # of this test
+SECRET = "a-secret-of-this-test"
 NOTE = Notification("an-id", "run_finished", "It finished.", {"run": "q3"})
 
 
@@ -49,17 +49,17 @@ async def test_the_body_is_json_and_signed(receiver: Receiver, url: SecretStr) -
     digest = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
     assert (path, headers["Content-Type"], headers["Docv-Event"]) == ("/hook", "application/json", "run_finished")
     assert headers["Docv-Signature"] == f"sha256={digest}"
-    said = json.loads(body)
-    assert (said["id"], said["text"], said["run"]) == ("an-id", "It finished.", "q3")
+    content = json.loads(body)
+    assert (content["id"], content["text"], content["run"]) == ("an-id", "It finished.", "q3")
 
 
-async def test_without_a_secret_there_is_no_signature(receiver: Receiver, url: SecretStr) -> None:
+async def test_a_notification_without_a_secret_has_no_signature(receiver: Receiver, url: SecretStr) -> None:
     await NotificationSender(url).send(NOTE)
     assert "Docv-Signature" not in receiver.requests[0][1]
 
 
 @pytest.mark.parametrize("status", [302, 307, 400, 404, 429, 500])
-async def test_any_other_status_is_a_failure_and_no_redirect_is_followed(
+async def test_any_status_but_2xx_is_a_failure_and_no_redirect_is_followed(
     receiver: Receiver, url: SecretStr, status: int
 ) -> None:
     receiver.statuses = [status]
@@ -69,14 +69,14 @@ async def test_any_other_status_is_a_failure_and_no_redirect_is_followed(
     assert "/hook" not in str(failed.value)
 
 
-async def test_a_receiver_that_is_not_there_is_a_failure_without_the_url() -> None:
+async def test_an_unreachable_receiver_is_a_failure_without_the_url() -> None:
     with pytest.raises(NotificationFailed) as failed:
         await NotificationSender(SecretStr("http://127.0.0.1:9/hook")).send(NOTE)
     assert "127.0.0.1" not in str(failed.value)
 
 
 @pytest.mark.parametrize(("statuses", "count"), [([], 1), ([500], 2), ([500, 500], 3)])
-async def test_it_is_sent_at_most_three_times(
+async def test_a_notification_is_sent_at_most_three_times(
     receiver: Receiver, url: SecretStr, statuses: list[int], count: int
 ) -> None:
     receiver.statuses = list(statuses)

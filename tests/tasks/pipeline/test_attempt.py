@@ -69,7 +69,7 @@ class AttemptHarness:
     """A ledger, and the context in which its evaluations are archived.
 
     Attributes:
-        ledger: of the test's own Redis.
+        ledger: the ledger in the test's Redis.
         context: the context of an attempt.
         clock: advances instead of waiting.
     """
@@ -100,7 +100,7 @@ class AttemptHarness:
         return [eval_id for eval_ids in claimed.values() for eval_id in eval_ids]
 
     async def make_due(self) -> list[str]:
-        """Let time pass until every hold is over, and every parked evaluation is due; return those."""
+        """Let time pass until all holds are over and all parked evaluations are due. Return the due evaluations."""
         await self.clock.passes()
         parked = await self.clock.redis.zrange(_PARKED, 0, -1)
         if parked:
@@ -148,7 +148,7 @@ async def harness(simulator: Simulator, redis: "Redis") -> AsyncIterator[Attempt
 
 @pytest.fixture(autouse=True)
 def events(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """Return the logged events; this test has its own logger, since others may be configured already."""
+    """Yield the logged events. Each test has its own logger, because others may already be configured."""
     with structlog.testing.capture_logs(processors=[merge_contextvars, with_about]) as events:
         monkeypatch.setattr(log_events, "_log", structlog.get_logger("docv.archive"))
         yield events
@@ -161,7 +161,7 @@ async def test_every_scenario_reaches_its_outcome_and_the_counters_add_up(harnes
     scenarios = {eval_id_for(scenario, 7): scenario for scenario in Scenario}
     await harness.accept(*scenarios)
     waiting = list(scenarios)
-    for _ in range(30):  # rounds; more than any scenario needs
+    for _ in range(30):  # more rounds than any scenario needs
         for job in await harness.lease(*waiting):
             await harness.attempt(job)
         waiting = await harness.make_due()
@@ -201,7 +201,7 @@ async def test_an_unchanged_evaluation_is_counted_and_logged_with_its_manifest_o
     assert (event["event"], event["manifest_outcome"], event["log_level"]) == ("evaluation.unchanged", outcome, level)
 
 
-async def test_a_disposed_evaluation_is_counted_and_logged_as_unchanged_and_an_older_redis_brings_nothing_back(
+async def test_a_disposed_evaluation_stays_disposed_and_counts_as_unchanged_after_redis_is_restored(
     harness: AttemptHarness, redis: Redis, simulator: Simulator, events: list[dict[str, Any]], counted: Counted
 ) -> None:
     store = MemoryStore()
@@ -235,7 +235,7 @@ async def test_a_disposed_evaluation_is_counted_and_logged_as_unchanged_and_an_o
     )
 
 
-async def test_an_evaluation_of_which_all_is_due_is_counted_and_logged_as_withheld(
+async def test_an_evaluation_is_counted_and_logged_as_withheld_when_all_its_documents_are_due(
     harness: AttemptHarness, events: list[dict[str, Any]], counted: Counted
 ) -> None:
     due = schedule_of({"keep_for": "1d", "clock": "archived"})
@@ -271,7 +271,7 @@ async def test_a_success_is_recorded_for_riskos_and_the_archive_only_if_both_wer
     assert [await redis.lrange(window, 0, -1) for window in windows] == [["one-that-failed", "+"]] * 2
 
 
-async def test_a_tombstone_without_a_request_is_counted_by_reason_and_is_no_success_of_riskos(
+async def test_a_tombstone_without_a_request_is_counted_by_reason_but_not_as_a_success_of_riskos(
     harness: AttemptHarness, counted: Counted, events: list[dict[str, Any]]
 ) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 7)
@@ -341,11 +341,11 @@ async def test_a_live_evaluation_is_timed_from_its_first_live_order(
 async def test_every_event_during_an_attempt_has_its_context(
     harness: AttemptHarness, events: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def foreign(*_: object) -> ArchiveResult:
+    async def log_and_fail(*_: object) -> ArchiveResult:
         await asyncio.to_thread(structlog.get_logger("another.logger").warning, "a message of another library")
         raise StorageError("create", "a reason")
 
-    monkeypatch.setattr("tasks.pipeline.attempt.archive", foreign)
+    monkeypatch.setattr("tasks.pipeline.attempt.archive", log_and_fail)
     jobs = [await harness.accept_and_lease(scenario) for scenario in (Scenario.DOCUMENTED, Scenario.NOT_FOUND)]
     await asyncio.gather(*map(harness.attempt, jobs))
     about = [(event["eval_id"], event["run"], event["attempt"], event["account"]) for event in events]
@@ -428,7 +428,7 @@ async def test_the_request_id_of_the_last_answer_is_in_the_log_and_the_dead_lett
     assert "request_id" not in events[-1]
 
 
-async def test_an_evaluation_becomes_a_dead_letter_at_once_when_it_needs_a_person(
+async def test_an_evaluation_becomes_a_dead_letter_at_once_when_its_bundle_is_too_large(
     harness: AttemptHarness, events: list[dict[str, Any]]
 ) -> None:
     options = replace(harness.context.client.options, max_bundle_bytes=10)
@@ -471,7 +471,7 @@ async def test_one_request_is_sent_when_the_account_is_refused(harness: AttemptH
 # 403
 
 
-async def test_an_evaluation_answered_403_is_parked_free_then_becomes_a_dead_letter(
+async def test_an_evaluation_answered_403_is_parked_uncharged_and_then_becomes_a_dead_letter(
     harness: AttemptHarness, events: list[dict[str, Any]]
 ) -> None:
     job = await harness.accept_and_lease(Scenario.FORBIDDEN_ALWAYS)
@@ -504,7 +504,7 @@ async def test_evaluations_answered_403_do_not_hold_up_the_others(
         await harness.attempt(job)
     assert await harness.outcomes() == {Outcome.ARCHIVED: 15, Outcome.FAILED: 15}
     assert await Holds(harness.clock.redis).list_all() == []
-    # Each forbidden evaluation twice, the others once, and at most one control.
+    # Two requests for each forbidden evaluation, one for each of the others, and at most one control.
     assert simulator.stats().requests <= 3 * 15 + 1
 
 
@@ -531,7 +531,7 @@ async def test_an_account_is_held_when_every_evaluation_is_answered_403(
     assert await harness.outcomes() == {Outcome.ARCHIVED: 30}
 
 
-async def test_each_probe_of_a_hold_for_403_is_another_evaluation(
+async def test_each_probe_of_a_hold_for_403_uses_a_different_evaluation(
     harness: AttemptHarness, simulator: Simulator
 ) -> None:
     eval_ids = [eval_id_for(Scenario.FORBIDDEN_ALWAYS, number) for number in range(25)]
@@ -566,7 +566,7 @@ async def test_an_unexpected_exception_is_retried_and_ends_as_a_dead_letter(
     assert all(event["exc_info"] for event in events)
 
 
-async def test_an_evaluation_becomes_a_dead_letter_without_a_request_when_workers_died_with_it(
+async def test_an_evaluation_becomes_a_dead_letter_without_a_request_when_its_workers_died(
     harness: AttemptHarness, simulator: Simulator, events: list[dict[str, Any]]
 ) -> None:
     job = await harness.accept_and_lease(Scenario.DOCUMENTED)
@@ -611,7 +611,7 @@ async def test_a_cancelled_attempt_keeps_the_lease(harness: AttemptHarness, simu
     simulator.change(slow_seconds=600)
     job = await harness.accept_and_lease(Scenario.SLOW_HEADERS)
     attempting = asyncio.create_task(harness.attempt(job))
-    while not simulator.stats().requests:  # the simulator has no event for it
+    while not simulator.stats().requests:  # the simulator has no event for this
         await asyncio.sleep(0.01)
     attempting.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -653,7 +653,7 @@ async def test_logs_contain_no_key_no_name_and_no_body(
 
 MANY = 40
 FEW = 3
-"""Number of failures that are an outage if nothing succeeded for an hour."""
+"""Number of failures that count as an outage if nothing succeeded for an hour."""
 CHARGED = 10
 """Maximum number of attempts that an outage costs before it is detected."""
 
@@ -662,9 +662,9 @@ class FailingBucket:
     """A bucket whose operations of some kinds fail until the test repairs it.
 
     Attributes:
-        broken: the kinds.
-        fault: the fault.
-        only: affects only keys that contain this.
+        broken: the kinds of operations that fail.
+        fault: the fault of their errors.
+        only: part of the key of each affected object.
     """
 
     def __init__(self, bucket: Bucket, *broken: str, fault: Fault = Fault.UNKNOWN, only: str = "") -> None:
@@ -703,16 +703,16 @@ class Outage:
     eval_ids: list[str]
 
     async def attempt_all(self, due: list[str]) -> None:
-        """Make an attempt at each due evaluation, as the workers of one second do."""
+        """Make an attempt at each due evaluation, as workers do within one second."""
         self.harness.context.gate.set_hold(await self.harness.context.client.holds.get(ARCHIVE))
         for job in await self.harness.lease(*due):
             await self.harness.attempt(job)
 
     async def wait_for_probe(self) -> list[str]:
-        """Let only the pause pass; return the evaluations that wait for the hold."""
+        """Let only the pause pass, and return the claimed evaluations."""
         await self.harness.clock.passes()
         for hold in await self.harness.context.client.holds.list_all():
-            # The next one lasts until all evaluations have been events to wait, however slow this machine is.
+            # The next pause lasts until all evaluations are held, even on a slow machine.
             await self.harness.clock.redis.hset(hold_key(hold.scope), "pause", 3_600_000)
         return await self.harness.claim()
 
@@ -721,14 +721,14 @@ class Outage:
         return [job["attempts"] for job in await self._entries()]
 
     async def count_suspects(self) -> int:
-        """Return how many of them have failed themselves, whether or not they were charged."""
+        """Return how many evaluations are suspects, whether or not they were charged an attempt."""
         return sum(job.get("suspect", False) for job in await self._entries())
 
     async def _entries(self) -> list[dict[str, Any]]:
         return [json.loads(job) for job in await self.harness.clock.redis.hvals("docv:ledger:entries")]
 
     async def check_all_archived(self) -> None:
-        """Check that all of them are archived."""
+        """Make more attempts, and check that all evaluations are archived."""
         for _ in range(ATTEMPTS):
             await self.attempt_all(await self.harness.make_due())
         assert await self.harness.outcomes() == {Outcome.ARCHIVED: MANY}
@@ -742,7 +742,7 @@ async def outage(harness: AttemptHarness) -> Outage:
     return Outage(harness, eval_ids)
 
 
-async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
+async def test_an_outage_of_riskos_costs_few_attempts_and_loses_no_evaluation(
     outage: Outage, harness: AttemptHarness, simulator: Simulator
 ) -> None:
     simulator.change(refuse_with=500)
@@ -755,9 +755,9 @@ async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
     assert hold
     assert (hold.reason, hold.needs_probe) == ("outage", True)
     for _ in range(3):
-        charged, asked = sum(await outage.count_attempts()), simulator.stats().requests
+        charged, requests = sum(await outage.count_attempts()), simulator.stats().requests
         await outage.attempt_all(await outage.wait_for_probe())
-        assert simulator.stats().requests == asked + 1, "a probe is one request"
+        assert simulator.stats().requests == requests + 1, "a probe is one request"
         assert sum(await outage.count_attempts()) <= charged + 1
     assert max(await outage.count_attempts()) <= 1
     stats = await harness.ledger.get_stats()
@@ -771,7 +771,7 @@ async def test_an_outage_of_riskos_costs_few_attempts_and_no_evaluation(
 @pytest.mark.parametrize(
     "scenario", [Scenario.GATEWAY_404_ALWAYS, Scenario.GATEWAY_MESSAGE_ALWAYS, Scenario.EMPTY_200_ALWAYS]
 )
-async def test_answers_of_a_gateway_are_an_outage_and_leave_no_tombstone(
+async def test_answers_of_a_gateway_count_as_an_outage_and_leave_no_tombstone(
     harness: AttemptHarness, simulator: Simulator, scenario: Scenario
 ) -> None:
     eval_ids = [eval_id_for(scenario, number) for number in range(MANY)]
@@ -811,7 +811,7 @@ async def test_each_evaluation_is_logged_once_and_not_as_failed_during_an_outage
         (("replace",), Reason.CANNOT_WRITE),
     ],
 )
-async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
+async def test_an_outage_of_the_archive_costs_few_attempts_and_loses_no_evaluation(
     outage: Outage, harness: AttemptHarness, broken: tuple[str, ...], reason: Reason
 ) -> None:
     bucket = FailingBucket(harness.context.manifests, *broken)
@@ -829,7 +829,7 @@ async def test_an_outage_of_the_archive_costs_few_attempts_and_no_evaluation(
         assert sum(await outage.count_attempts()) <= charged + 1
         (hold,) = await harness.context.client.holds.list_all()
         assert hold.reason == reason
-        assert hold.remaining > 600, "the pause after the probe, and not what is left of its lease"
+        assert hold.remaining > 600, "the pause after the probe, not the rest of its lease"
     assert max(await outage.count_attempts()) <= 1
     assert (await harness.ledger.get_stats()).dead_letters == 0
 
@@ -922,10 +922,10 @@ async def test_only_the_probe_sends_a_request_while_the_archive_is_on_hold(
     bucket = FailingBucket(harness.context.manifests, "create")
     harness.context = replace(harness.context, target=UploadTarget(bucket), manifests=bucket)
     await outage.attempt_all(outage.eval_ids)
-    asked = simulator.stats().requests
+    requests = simulator.stats().requests
 
     await outage.attempt_all(await outage.wait_for_probe())
-    assert simulator.stats().requests == asked + 1
+    assert simulator.stats().requests == requests + 1
 
     bucket.broken.clear()
     due = await outage.wait_for_probe()
@@ -950,7 +950,7 @@ async def test_a_probe_does_not_end_the_hold_of_the_archive_when_it_wrote_nothin
     assert await harness.outcomes() == {Outcome.ARCHIVED: 1, Outcome.UNCHANGED: 1}
     hold = await holds.get(ARCHIVE)
     assert hold
-    assert hold.remaining == 0, "another may probe at once"
+    assert hold.remaining == 0, "another evaluation may probe at once"
     await harness.attempt(await harness.accept_and_lease(Scenario.PASSPORT))
     assert await holds.list_all() == []
 
@@ -972,7 +972,7 @@ async def test_evaluations_that_always_fail_are_not_an_outage_while_others_are_a
     assert await harness.outcomes() == {Outcome.ARCHIVED: 20, Outcome.FAILED: 20}
 
 
-async def test_an_error_of_redis_during_an_attempt_is_raised_and_not_charged(
+async def test_a_redis_error_during_an_attempt_is_raised_and_not_charged(
     harness: AttemptHarness,
 ) -> None:
     class Gone(FailingBucket):
@@ -1008,7 +1008,7 @@ async def test_nothing_is_written_when_the_evaluation_was_erased_while_its_worke
         await harness.attempt(job)
     assert list(store.list()) == []
     assert [event["event"] for event in events] == ["evaluation.lease_lost"]
-    assert await harness.outcomes() == {Outcome.UNCHANGED: 1}, "that of the erasure"
+    assert await harness.outcomes() == {Outcome.UNCHANGED: 1}, "the outcome of the erasure"
     assert (await harness.ledger.runs.get_counters(RUN)).unchanged_outcomes[ManifestOutcome.ERASED] == 1
 
 
@@ -1031,9 +1031,9 @@ class ErasedBefore(FailingBucket):
         if self._part not in key:
             return
         self._part = "none"
-        unasked = build_unasked_tombstone(self._evaluation, JOB)
+        tombstone = build_unasked_tombstone(self._evaluation, JOB)
         erased = ErasedRecord(receipt="receipts/1.json", at=utc_now())
-        marker = unasked.model_copy(update={"erased": erased}).as_json()
+        marker = tombstone.model_copy(update={"erased": erased}).as_json()
         await self._bucket.replace(self._evaluation.manifest_key, marker, ObjectAttributes("application/json"), None)
 
 
@@ -1072,7 +1072,7 @@ async def test_written_objects_are_removed_or_recorded_when_the_evaluation_was_e
 
 
 async def attempt_until_lease_is_lost(harness: AttemptHarness, when_lost: Callable[[], None]) -> tuple[str, list[str]]:
-    """Make an attempt that loses its lease after some uploads; return its ID and the keys that it recorded."""
+    """Make an attempt that loses its lease after some uploads. Return its ID and the keys that it recorded."""
     job = await harness.accept_and_lease(Scenario.DOCUMENTED)
     recorded: list[str] = []
     bucket, confirmed = S3Bucket(MemoryStore()), iter((None, None, None))
@@ -1082,7 +1082,7 @@ async def attempt_until_lease_is_lost(harness: AttemptHarness, when_lost: Callab
 
     async def confirm(_: Job) -> None:
         if next(confirmed, False) is False:
-            # Objects are uploaded at the same time, and those that are still being uploaded are cancelled.
+            # Objects are uploaded concurrently, and unfinished uploads are cancelled.
             while not await list_written():
                 await asyncio.sleep(0.001)
             when_lost()
@@ -1105,7 +1105,7 @@ async def test_written_objects_stay_when_the_lease_was_lost_without_an_erasure(h
     assert recorded == []
 
 
-async def test_all_written_objects_are_recorded_when_the_lease_is_lost_and_the_manifest_cannot_be_read(
+async def test_written_objects_are_recorded_when_the_lease_is_lost_and_reading_the_manifest_fails(
     harness: AttemptHarness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""The manifest that follows from an answer, its documents and their objects."""
+"""A manifest is built from an answer, its documents and their objects."""
 
 import json
 import struct
@@ -79,7 +79,7 @@ def test_evidence_gives_the_reason_why_there_are_no_documents(
         ((Evidence.DOCV_STEP, Evidence.NO_DOCV_STEP, Evidence.UNDER_AGE), (Evidence.UNDER_AGE,)),
     ],
 )
-def test_a_docv_step_is_not_recorded_and_removes_the_evidence_of_none(
+def test_evidence_of_a_docv_step_is_not_recorded_and_removes_evidence_of_no_step(
     evidence: tuple[Evidence, ...], recorded: tuple[Evidence, ...]
 ) -> None:
     record = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=evidence)).no_documents
@@ -195,20 +195,20 @@ def test_an_evaluation_is_unreadable_when_one_member_cannot_be_read() -> None:
 def test_a_stored_document_keeps_the_extension_of_its_key(
     stored: tuple[tuple[str, str, str], ...], extension: str
 ) -> None:
-    """A bundle has the bytes under a new name; a manifest lists them with other extensions already."""
+    """The bundle has the bytes under a new name, and the manifest already lists them with other extensions."""
     (document,) = (identify(each) for each in unpack(zip_of({"case_attachments/new": b"text"}), Limits()).members)
     evaluations = {"own": EVALUATION, "another": Evaluation(str(uuid4()), "production")}
     records = tuple(
         DocumentRecord(
             name="case_attachments/old",
             kind=kind,
-            key=evaluations[whose].document_key(kind, document.sha256, ending),
+            key=evaluations[owner].document_key(kind, document.sha256, suffix),
             media_type="application/octet-stream",
             size=4,
             sha256=document.sha256,
             modified=None,
         )
-        for kind, whose, ending in stored
+        for kind, owner, suffix in stored
     )
     before = build_unasked_tombstone(EVALUATION, JOB).model_copy(update={"documents": records})
 

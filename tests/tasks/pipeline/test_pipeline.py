@@ -53,7 +53,7 @@ from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest, read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedRecord
 from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from tests.zips import Raw, forged, zip_of
 from worker.config.settings import Settings
 
@@ -110,7 +110,7 @@ class ArchivePipeline:
         return result.outcome
 
     async def erase(self, eval_id: str) -> bytes:
-        """Replace the manifest by the marker of an erasure; return the marker."""
+        """Replace the manifest with the marker of an erasure, and return the marker."""
         evaluation, bucket = Evaluation(eval_id, "sandbox"), self.context.target.bucket
         before = await read_manifest(bucket, evaluation)
         assert before
@@ -149,7 +149,7 @@ class ArchivePipeline:
         return {key: bytes(obstore.get(self.store, key).bytes()) for key in keys}
 
     def archived(self, manifest: Manifest) -> dict[str, bytes]:
-        """Return the documents of a manifest, names and bytes, as they are in the archive."""
+        """Return the archived bytes of the documents of a manifest by name."""
         contents = self.contents()
         for each in manifest.documents:
             content = contents[each.key]
@@ -223,7 +223,7 @@ async def test_documents_are_archived_byte_for_byte(pipeline: ArchivePipeline, s
 
 
 @pytest.mark.parametrize("scenario", [*NO_DOCUMENTS, Scenario.NOT_FOUND, Scenario.REJECTED])
-async def test_a_tombstone_records_the_answer_when_riskos_will_never_have_documents(
+async def test_a_tombstone_records_the_answer_when_riskos_has_no_documents(
     pipeline: ArchivePipeline, simulator: Simulator, scenario: Scenario
 ) -> None:
     eval_id = eval_id_for(scenario, 7)
@@ -361,10 +361,10 @@ async def test_a_refresh_by_outcome_sends_a_request_only_if_the_manifest_has_tha
     assert count_requests(simulator, eval_id) == 2 * requests
 
 
-async def test_a_tombstone_becomes_archived_when_a_refresh_by_outcome_gets_a_bundle(redis: "Redis") -> None:
-    none = said(400, b'{"message": "No Documents Found"}')
+async def test_a_refresh_by_outcome_archives_an_evaluation_that_had_a_tombstone(redis: "Redis") -> None:
+    no_documents = json_reply(400, b'{"message": "No Documents Found"}')
     async with (
-        saying(none, zipped(zip_of({"front.jpg": b"front"}))) as server,
+        saying(no_documents, zipped(zip_of({"front.jpg": b"front"}))) as server,
         open_pipeline(server.url, redis) as pipeline,
     ):
         assert await pipeline.archive(EVAL_ID) is Outcome.NO_DOCUMENTS
@@ -404,7 +404,7 @@ async def test_a_changed_bundle_makes_a_second_revision_and_keeps_the_first(pipe
 async def test_documents_stay_archived_when_riskos_no_longer_delivers_them(
     redis: "Redis", code: int, body: bytes, answer: Outcome, status: SourceStatus
 ) -> None:
-    refused = said(code, body)
+    refused = json_reply(code, body)
     async with (
         saying(zipped(zip_of({"a.jpg": b"a"})), refused, refused) as server,
         open_pipeline(server.url, redis) as pipeline,
@@ -424,7 +424,7 @@ async def test_documents_stay_archived_when_riskos_no_longer_delivers_them(
 
 async def test_an_unreadable_bundle_is_quarantined_when_its_manifest_is_written_again(redis: "Redis") -> None:
     first, second = (zipped(wrong_crc({"a.jpg": damaged, "b": b"b"})) for damaged in (b"1111", b"2222"))
-    refused = said(404, b'{"message": "Evaluation not found"}')
+    refused = json_reply(404, b'{"message": "Evaluation not found"}')
     async with saying(first, first, refused, second, second) as server, open_pipeline(server.url, redis) as pipeline:
         for _ in range(3):
             await pipeline.archive(EVAL_ID, refresh=True)
@@ -558,7 +558,7 @@ async def test_a_damaged_member_makes_the_bundle_unreadable_next_to_an_empty_fil
     assert any(key.startswith("quarantine/") for key in pipeline.contents())
 
 
-async def test_a_bundle_of_empty_files_only_is_unreadable(redis: "Redis") -> None:
+async def test_a_bundle_with_only_empty_files_is_unreadable(redis: "Redis") -> None:
     empty = zipped(zip_of({"front.jpg": b"", "back.jpg": b""}))
     async with saying(empty, empty) as server, open_pipeline(server.url, redis) as pipeline:
         assert await pipeline.archive(EVAL_ID) is Outcome.UNREADABLE
@@ -680,7 +680,7 @@ async def test_a_slot_is_held_from_the_request_until_the_documents_are_stored(
         pipeline.context = replace(pipeline.context, acquire_slot=slots.acquire)
         assert await pipeline.archive(eval_id) is Outcome.ARCHIVED
         manifest = f"sandbox/{eval_id}/manifest.json"
-        assert server.heard[0].path.endswith("manifest.json"), "it is read first"
+        assert server.heard[0].path.endswith("manifest.json"), "the manifest is read first"
     before, documents = slots.written
     assert before == []
     assert len(documents) == len(documents_of(eval_id, IMAGE_BYTES))
@@ -693,15 +693,15 @@ async def test_a_slot_is_held_from_the_request_until_the_documents_are_stored(
 async def test_an_archived_evaluation_needs_no_slot(pipeline: ArchivePipeline) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     await pipeline.archive(eval_id)
-    pipeline.context = replace(pipeline.context, acquire_slot=_full)
+    pipeline.context = replace(pipeline.context, acquire_slot=_refuse_slot)
     assert await pipeline.archive(eval_id) is Outcome.UNCHANGED
 
 
-def _full(_: Queue) -> NoReturn:
+def _refuse_slot(_: Queue) -> NoReturn:
     raise AssertionError("no slot is free")
 
 
-async def test_no_request_is_sent_when_the_archive_went_on_hold_while_it_waited_for_a_slot(
+async def test_no_request_is_sent_when_the_archive_went_on_hold_during_the_wait_for_a_slot(
     pipeline: ArchivePipeline, simulator: Simulator
 ) -> None:
     @asynccontextmanager
@@ -715,12 +715,12 @@ async def test_no_request_is_sent_when_the_archive_went_on_hold_while_it_waited_
     assert simulator.stats().requests == 0
 
 
-async def test_the_probe_of_an_archive_on_hold_continues_when_it_has_its_slot(pipeline: ArchivePipeline) -> None:
+async def test_the_probe_of_an_archive_on_hold_continues_after_it_gets_a_slot(pipeline: ArchivePipeline) -> None:
     pipeline.context.gate.set_hold(Hold(ARCHIVE, Reason.CANNOT_WRITE, "", 1.0, 30.0, needs_probe=True))
     assert await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7)) is Outcome.ARCHIVED
 
 
-async def test_the_size_of_each_answer_is_recorded_for_the_memory_of_the_next_bundles(
+async def test_the_size_of_each_answer_is_recorded_for_the_bundle_memory(
     pipeline: ArchivePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes: list[int] = []
@@ -735,7 +735,7 @@ async def test_the_size_of_each_answer_is_recorded_for_the_memory_of_the_next_bu
 
 
 def bucket_at(url: str) -> S3Bucket:
-    """Return a bucket at a scripted server; nothing is retried."""
+    """Return a bucket at a scripted server, without retries."""
     store = S3Store(
         "archive",
         endpoint=url,
@@ -762,7 +762,7 @@ async def test_the_next_attempt_completes_one_that_stopped_before_the_manifest(
         documents = dict(wilful.objects)
         assert sorted(documents.values()) == sorted(files.values())
         assert await pipeline.archive(eval_id) is Outcome.ARCHIVED
-        assert [heard.path for heard in server.heard if heard.method == "PUT"][-1].endswith("/manifest.json")
+        assert [request.path for request in server.heard if request.method == "PUT"][-1].endswith("/manifest.json")
     assert documents.items() <= wilful.objects.items()
     assert len(wilful.objects) == len(files) + 1
     assert count_requests(simulator, eval_id) == 2
@@ -818,7 +818,7 @@ async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Re
 
     async def answer(_: object) -> Reply:
         reply = replies.pop()
-        await both_requested.wait()  # both have seen that there is no manifest
+        await both_requested.wait()  # both workers found no manifest
         return Reply(reply)
 
     async with listening(answer) as server, open_pipeline(server.url, redis) as pipeline:
@@ -831,22 +831,22 @@ async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Re
 
 
 async def test_the_attempt_ends_when_the_manifest_changes_at_each_commit(pipeline: ArchivePipeline) -> None:
-    def answer(heard: object) -> Reply:
-        busy = heard.method == "PUT" and heard.path.endswith("manifest.json")
-        return Reply(s3_error(412, "PreconditionFailed")) if busy else wilful(heard)
+    def answer(request: object) -> Reply:
+        busy = request.method == "PUT" and request.path.endswith("manifest.json")
+        return Reply(s3_error(412, "PreconditionFailed")) if busy else wilful(request)
 
     wilful = Wilful()
     async with listening(answer) as server:
         pipeline.use_bucket(bucket_at(server.url))
         with pytest.raises(ManifestChanged):
             await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7))
-    tries = [heard for heard in server.heard if heard.method == "PUT" and heard.path.endswith("manifest.json")]
+    tries = [request for request in server.heard if request.method == "PUT" and request.path.endswith("manifest.json")]
     assert 1 < len(tries) < 10
 
 
 # Any ZIP
 
-# The characters for bytes that are not UTF-8 are written in another way; see docs/archive-format.md.
+# Characters that stand for non-UTF-8 bytes are written differently. See docs/archive-format.md.
 ESCAPES = "".join(map(chr, range(0xEF80, 0xF000)))
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0" + ESCAPES), min_size=1, max_size=30).filter(
     lambda name: not name.endswith(("/", "\\"))
@@ -878,15 +878,15 @@ async def test_a_sealed_document_is_encrypted_and_its_manifest_names_the_key(pip
         pipeline.context = replace(pipeline.context, target=UploadTarget(sealed, sealed_with=key_id))
         await pipeline.archive(eval_id, refresh=True)
     manifest = await pipeline.manifest(eval_id)
-    # Nothing was written again with the new key, so no manifest says so.
+    # Nothing was written again with the new key, so no manifest names it.
     assert (manifest.revision, {each.sealed_with for each in manifest.documents}) == (1, {"2025"})
     for each in manifest.documents:
-        behind, found = await plain.read(each.key), await sealed.read(each.key)
-        assert behind
+        raw, found = await plain.read(each.key), await sealed.read(each.key)
+        assert raw
         assert found
         assert found.data == files[each.name]
         assert hashlib.sha256(found.data).hexdigest() == each.sha256
-        assert b"JFIF" not in behind.data
+        assert b"JFIF" not in raw.data
 
 
 async def test_a_document_keeps_its_encryption_key_in_the_next_revision(pipeline: ArchivePipeline) -> None:

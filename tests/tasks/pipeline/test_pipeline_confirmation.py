@@ -25,7 +25,7 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 from tests.riskos import Clock, Reply, saying, zipped
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
@@ -34,10 +34,10 @@ FILES = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9, "selfie.jpg": b"sel
 READABLE = {"back.jpg", "selfie.jpg"}
 DAMAGED = zipped(wrong_crc(FILES))
 WHOLE = zipped(zip_of(FILES))
-NOTHING = said(400, b'{"message": "No Documents Found"}')
-UNKNOWN = said(404, b'{"message": "Evaluation not found"}')
-REFUSED = said(400, b'{"message": "eval_id is not allowed"}')
-FAILED, FORBIDDEN = said(503, b"{}"), said(403, b"{}")
+NOTHING = json_reply(400, b'{"message": "No Documents Found"}')
+UNKNOWN = json_reply(404, b'{"message": "Evaluation not found"}')
+REFUSED = json_reply(400, b'{"message": "eval_id is not allowed"}')
+FAILED, FORBIDDEN = json_reply(503, b"{}"), json_reply(403, b"{}")
 
 
 @dataclass
@@ -51,19 +51,21 @@ class Archive:
     @asynccontextmanager
     async def context(self, *replies: Reply | bytes) -> AsyncIterator[PipelineContext]:
         """Yield the context of a worker that has just started, with a RiskOS that gives these answers in order."""
-        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+        options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
         async with saying(*replies) as server, aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(server.url, http, terms, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+            client = Clock(self.redis).line_to(
+                server.url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0)
+            )
             gate = ArchiveGate(client.holds, client.breaker)
             try:
                 yield PipelineContext(client, gate, UploadTarget(self.bucket), self.bucket, BundleUnpacker(Limits()))
             finally:
                 self.requests = len(server.heard)
 
-    async def archive(self, *replies: Reply | bytes, **wanted: Any) -> ArchiveResult:
+    async def archive(self, *replies: Reply | bytes, **order: Any) -> ArchiveResult:
         job = Job(EVALUATION.eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
         async with self.context(*replies) as ctx:
-            return await archive(replace(job, **wanted), ctx)
+            return await archive(replace(job, **order), ctx)
 
     async def manifest(self) -> Manifest:
         return (await self._stored()).manifest
@@ -73,7 +75,7 @@ class Archive:
         assert found
         return found
 
-    async def check_all_is_there(self, names: set[str]) -> Manifest:
+    async def check_stored_files(self, names: set[str]) -> Manifest:
         """Check that the manifest names these files, and that they and all bundles in quarantine exist."""
         manifest = await self.manifest()
         assert {each.name for each in manifest.documents} == names
@@ -98,14 +100,14 @@ async def test_documents_of_a_damaged_bundle_stay_archived_when_the_second_answe
 ) -> None:
     result = await stored.archive(DAMAGED, answer)
     assert (result.outcome, stored.requests) == (Outcome.UNREADABLE, 2)
-    manifest = await stored.check_all_is_there(READABLE)
+    manifest = await stored.check_stored_files(READABLE)
     assert (manifest.outcome, manifest.source_status, manifest.revision) == (Outcome.UNREADABLE, status, 2)
     assert ([each.name for each in manifest.unreadable], len(manifest.quarantined)) == (["front.jpg"], 1)
     assert not manifest.unconfirmed
 
 
 @pytest.mark.parametrize(
-    ("error", "kind"), [(FAILED, RetryableError), (FORBIDDEN, Forbidden), (said(401, b"{}"), BlockedError)]
+    ("error", "kind"), [(FAILED, RetryableError), (FORBIDDEN, Forbidden), (json_reply(401, b"{}"), BlockedError)]
 )
 @pytest.mark.parametrize(
     ("later", "outcome", "names"),
@@ -121,12 +123,12 @@ async def test_documents_of_a_damaged_bundle_stay_unconfirmed_until_riskos_answe
 ) -> None:
     with pytest.raises(kind):
         await stored.archive(DAMAGED, error)
-    manifest = await stored.check_all_is_there(READABLE)
+    manifest = await stored.check_stored_files(READABLE)
     assert (manifest.outcome, manifest.unconfirmed, len(manifest.quarantined)) == (Outcome.UNREADABLE, True, 1)
     await stored.redis.flushdb()
     result = await stored.archive(later)
     assert (result.outcome, stored.requests) == (outcome, 1)
-    manifest = await stored.check_all_is_there(names)
+    manifest = await stored.check_stored_files(names)
     assert (manifest.outcome, manifest.unconfirmed) == (outcome, False)
     assert manifest.quarantined
 
@@ -141,8 +143,8 @@ async def test_a_second_damaged_bundle_adds_its_documents_to_the_first(
     bundles = [zipped(wrong_crc(each)) for each in (first, second)]
     result = await stored.archive(*bundles)
     assert result.outcome is Outcome.UNREADABLE
-    # In each of them the first file is damaged.
-    manifest = await stored.check_all_is_there({*list(first)[1:], *list(second)[1:]})
+    # The first file of each bundle is damaged.
+    manifest = await stored.check_stored_files({*list(first)[1:], *list(second)[1:]})
     assert len(manifest.quarantined) == 2
 
 
@@ -151,11 +153,11 @@ async def test_a_damaged_bundle_stays_in_quarantine_when_the_second_one_is_whole
 ) -> None:
     result = await stored.archive(DAMAGED, WHOLE)
     assert result == ArchiveResult(Outcome.ARCHIVED, answer=Outcome.ARCHIVED, has_written=True)
-    manifest = await stored.check_all_is_there(set(FILES))
+    manifest = await stored.check_stored_files(set(FILES))
     assert (manifest.unreadable, len(manifest.quarantined), manifest.source_status) == ((), 1, SourceStatus.PRESENT)
     assert (await stored.archive(WHOLE, refresh=True)).outcome is Outcome.UNCHANGED
     assert (await stored.archive(NOTHING, refresh=True)).unchanged is ManifestOutcome.ARCHIVED
-    assert len((await stored.check_all_is_there(set(FILES))).quarantined) == 1
+    assert len((await stored.check_stored_files(set(FILES))).quarantined) == 1
 
 
 async def test_a_damaged_bundle_stays_unconfirmed_after_an_order_without_a_request(stored: Archive) -> None:

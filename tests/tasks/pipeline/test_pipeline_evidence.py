@@ -148,11 +148,11 @@ async def test_held_documents_are_not_superseded_without_a_request(archived: Arc
 async def test_a_tombstone_is_not_committed_when_another_worker_archived_documents_meanwhile(
     archived: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def read_before_that(*_: object) -> None:
+    async def read_too_early(*_: object) -> None:
         monkeypatch.undo()
         await archived.archive(DOCUMENTS)
 
-    monkeypatch.setattr(pipeline, "read_manifest", read_before_that)
+    monkeypatch.setattr(pipeline, "read_manifest", read_too_early)
     with pytest.raises(ManifestChanged):
         await archived.archive(DOCUMENTS, **NO_STEP)
     assert (await archived.manifest(DOCUMENTS)).outcome is Outcome.ARCHIVED
@@ -199,7 +199,9 @@ async def test_a_refresh_without_evidence_keeps_the_reason(archived: Archive) ->
 
 
 @pytest.mark.parametrize("scenario", [Scenario.NOT_FOUND, Scenario.REJECTED])
-async def test_late_evidence_changes_no_other_manifest(archived: Archive, scenario: Scenario) -> None:
+async def test_late_evidence_does_not_change_a_not_found_or_rejected_manifest(
+    archived: Archive, scenario: Scenario
+) -> None:
     eval_id = eval_id_for(scenario, 2)
     await archived.archive(eval_id)
     before = await archived.stored(eval_id)
@@ -209,12 +211,12 @@ async def test_late_evidence_changes_no_other_manifest(archived: Archive, scenar
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_no_tombstone_is_written_when_the_lease_was_lost(archived: Archive, *, late: bool) -> None:
-    async def lost(_: Job) -> None:
+    async def lose_lease(_: Job) -> None:
         raise LeaseLost
 
     if late:
         await archived.archive(NOTHING)
-    archived.ctx = replace(archived.ctx, confirm_lease=lost)
+    archived.ctx = replace(archived.ctx, confirm_lease=lose_lease)
     with pytest.raises(LeaseLost):
         await archived.archive(NOTHING, **(NO_STEP | {"evidence": (Evidence.MILITARY_ID,)}))
     found = await read_manifest(archived.ctx.manifests, Evaluation(NOTHING, "sandbox"))

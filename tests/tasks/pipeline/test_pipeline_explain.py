@@ -28,10 +28,10 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
 from tests.riskos import KEY, Clock, Heard, Reply, listening
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from worker.config.settings import Settings
 
-TERMS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+OPTIONS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
 NOTHING = b'{"message": "No Documents Found"}'
 REASON = NoDocumentsReason
 
@@ -42,9 +42,9 @@ class Archive:
 
     ctx: PipelineContext
 
-    async def archive(self, eval_id: str, **wanted: Any) -> ArchiveResult:
+    async def archive(self, eval_id: str, **order: Any) -> ArchiveResult:
         job = Job(eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
-        return await archive(replace(job, **wanted), self.ctx)
+        return await archive(replace(job, **order), self.ctx)
 
     async def manifest(self, eval_id: str) -> Manifest:
         found = await read_manifest(self.ctx.manifests, Evaluation(eval_id, "sandbox"))
@@ -53,9 +53,9 @@ class Archive:
 
 
 @asynccontextmanager
-async def archive_of(url: str, redis: Redis) -> AsyncIterator[Archive]:
+async def open_archive_at(url: str, redis: Redis) -> AsyncIterator[Archive]:
     async with aiohttp.ClientSession() as http:
-        client = Clock(redis).line_to(url, http, TERMS, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+        client = Clock(redis).line_to(url, http, OPTIONS, RetryPolicy(quick_attempts=1, quick_pause=0.0))
         bucket, gate = S3Bucket(MemoryStore()), ArchiveGate(client.holds, client.breaker)
         yield Archive(
             PipelineContext(
@@ -77,7 +77,7 @@ async def simulator() -> AsyncIterator[Simulator]:
 
 @pytest.fixture
 async def filled(simulator: Simulator, redis: Redis) -> AsyncIterator[Archive]:
-    async with archive_of(simulator.url, redis) as found:
+    async with open_archive_at(simulator.url, redis) as found:
         yield found
 
 
@@ -113,7 +113,7 @@ async def test_the_record_is_not_requested_when_the_reason_is_known_or_the_queue
 
 
 @pytest.mark.parametrize(
-    ("scenario", "asked"),
+    ("scenario", "requests"),
     [
         (Scenario.NOT_COMPLETE, 2),
         (Scenario.NO_DOCV_STEP, 2),
@@ -122,12 +122,12 @@ async def test_the_record_is_not_requested_when_the_reason_is_known_or_the_queue
     ],
 )
 async def test_a_new_order_sends_a_request_only_if_documents_may_come_later(
-    filled: Archive, simulator: Simulator, scenario: Scenario, asked: int
+    filled: Archive, simulator: Simulator, scenario: Scenario, requests: int
 ) -> None:
     eval_id = eval_id_for(scenario, 1)
     for _ in range(2):
         await filled.archive(eval_id)
-    assert simulator.stats().by_evaluation[eval_id] == asked
+    assert simulator.stats().by_evaluation[eval_id] == requests
     assert (await filled.manifest(eval_id)).revision == 1
 
 
@@ -135,11 +135,11 @@ async def test_the_reason_is_updated_when_the_evaluation_has_completed(redis: Re
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
     records = [record_of(eval_id_for(Scenario.NOT_COMPLETE, 1)), record_of(eval_id_for(Scenario.NO_DOCUMENTS_MINOR, 1))]
 
-    def answer(heard: Heard) -> Reply:
-        is_record = not heard.path.endswith("/documents")
-        return Reply(said(200, json.dumps(records.pop(0)).encode()) if is_record else said(400, NOTHING))
+    def answer(request: Heard) -> Reply:
+        is_record = not request.path.endswith("/documents")
+        return Reply(json_reply(200, json.dumps(records.pop(0)).encode()) if is_record else json_reply(400, NOTHING))
 
-    async with listening(answer) as server, archive_of(server.url, redis) as filled:
+    async with listening(answer) as server, open_archive_at(server.url, redis) as filled:
         for reason in (REASON.NOT_COMPLETE, REASON.MINOR):
             assert (await filled.archive(eval_id)).reason is reason
     manifest = await filled.manifest(eval_id)
@@ -150,33 +150,33 @@ async def test_the_reason_is_updated_when_the_evaluation_has_completed(redis: Re
 @pytest.mark.parametrize(
     "record",
     [
-        *(said(status, b"{}") for status in (400, 401, 403, 404, 500)),
-        said(200, b"[]"),
-        said(200, b"{"),
-        said(200, b'{"eval_status": 7, "data_enrichments": "none"}'),
-        said(200, b'{"eval_status": "evaluation_paused", "padding": "' + b" " * (1 << 20) + b'"}'),
+        *(json_reply(status, b"{}") for status in (400, 401, 403, 404, 500)),
+        json_reply(200, b"[]"),
+        json_reply(200, b"{"),
+        json_reply(200, b'{"eval_status": 7, "data_enrichments": "none"}'),
+        json_reply(200, b'{"eval_status": "evaluation_paused", "padding": "' + b" " * (1 << 20) + b'"}'),
         b"not HTTP\r\n\r\n",
     ],
 )
 async def test_an_invalid_record_gives_no_reason_and_places_no_hold(redis: Redis, record: bytes) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
 
-    def answer(heard: Heard) -> Reply:
-        return Reply(said(400, NOTHING) if heard.path.endswith("/documents") else record)
+    def answer(request: Heard) -> Reply:
+        return Reply(json_reply(400, NOTHING) if request.path.endswith("/documents") else record)
 
-    async with listening(answer) as server, archive_of(server.url, redis) as filled:
+    async with listening(answer) as server, open_archive_at(server.url, redis) as filled:
         result = await filled.archive(eval_id)
         assert await filled.ctx.client.holds.get("default") is None
     assert (result.outcome, result.reason) == (Outcome.NO_DOCUMENTS, REASON.RETENTION_OR_UNKNOWN)
     assert len(server.heard) == 2
 
 
-async def test_the_record_is_requested_again_after_429(redis: Redis) -> None:
+async def test_the_record_is_requested_again_after_a_429(redis: Redis) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS_MILITARY, 1)
     replies = [
-        said(400, NOTHING),
-        said(429, b"{}", Retry_After="1"),
-        said(200, json.dumps(record_of(eval_id)).encode()),
+        json_reply(400, NOTHING),
+        json_reply(429, b"{}", Retry_After="1"),
+        json_reply(200, json.dumps(record_of(eval_id)).encode()),
     ]
-    async with listening(lambda _: Reply(replies.pop(0))) as server, archive_of(server.url, redis) as filled:
+    async with listening(lambda _: Reply(replies.pop(0))) as server, open_archive_at(server.url, redis) as filled:
         assert (await filled.archive(eval_id)).reason is REASON.MILITARY

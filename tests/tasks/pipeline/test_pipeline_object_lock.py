@@ -1,4 +1,4 @@
-"""Each version has the lock and the legal hold that its schedule and its matters ask for; moto enforces both."""
+"""Each version has the lock of its schedule and the legal hold of its matters. moto enforces both."""
 
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -51,7 +51,7 @@ LOCKS = {
 Version = tuple[date | None, bool]
 
 
-class Locked:
+class LockedArchive:
     """An archive in a bucket with Object Lock."""
 
     def __init__(self, s3: S3, redis: Redis) -> None:
@@ -64,17 +64,17 @@ class Locked:
         unlocked = S3Bucket(store, write_client=client.without_lock())
         self.archive = Archive(redis, store, ListingBucket(store, write_client=client), policy, unlocked)
 
-    async def deliver(self, *answers: dict[str, bytes] | bytes, **wanted: Any) -> Outcome:
+    async def deliver(self, *answers: dict[str, bytes] | bytes, **order: Any) -> Outcome:
         at = datetime.combine(CAPTURED, datetime.min.time(), UTC).timestamp()
-        return (await self.archive.archive(*answers, event_at=at, **wanted)).outcome
+        return (await self.archive.archive(*answers, event_at=at, **order)).outcome
 
     async def hold(self, *kinds: str) -> None:
-        """Add a matter to the manifest, which covers only these kinds if there are any."""
-        named = {"matters": ("acme-v-bolt",), "matter_kinds": {"acme-v-bolt": kinds} if kinds else {}}
-        await amend(self.archive.bucket, EVALUATION, lambda before: before.model_copy(update=named))
+        """Add a matter to the manifest. It covers only the given kinds, or all documents if there are none."""
+        changes = {"matters": ("acme-v-bolt",), "matter_kinds": {"acme-v-bolt": kinds} if kinds else {}}
+        await amend(self.archive.bucket, EVALUATION, lambda before: before.model_copy(update=changes))
 
     def versions(self) -> dict[str, list[Version]]:
-        """Return lock and legal hold of each version by its place in the evaluation, those without a hold first."""
+        """Return the lock and legal hold of each version, by folder or file. Versions without a hold come first."""
         found: dict[str, list[Version]] = {}
         for each in self._client.list_object_versions(Bucket=self._name)["Versions"]:
             head = self._client.head_object(Bucket=self._name, Key=each["Key"], VersionId=each["VersionId"])
@@ -88,17 +88,17 @@ class Locked:
 
 
 @pytest.fixture
-def locked(s3: S3, redis: Redis) -> Locked:
-    return Locked(s3, redis)
+def locked(s3: S3, redis: Redis) -> LockedArchive:
+    return LockedArchive(s3, redis)
 
 
-async def test_each_version_is_locked_as_the_clock_of_its_rule_says(locked: Locked) -> None:
+async def test_the_lock_of_each_version_follows_the_clock_of_its_rule(locked: LockedArchive) -> None:
     assert await locked.deliver(FILES) is Outcome.ARCHIVED
 
     assert locked.versions() == {kind: [(until, False)] for kind, until in {**LOCKS, "manifest.json": USUAL}.items()}
 
 
-async def test_each_version_that_is_written_under_a_matter_is_under_a_legal_hold(locked: Locked) -> None:
+async def test_each_version_that_is_written_under_a_matter_is_under_a_legal_hold(locked: LockedArchive) -> None:
     await locked.deliver(FILES)
     await locked.hold()
     kept = {"revisions": [(USUAL, True)], "manifest.json": [(USUAL, False), (USUAL, True)]}
@@ -114,7 +114,7 @@ async def test_each_version_that_is_written_under_a_matter_is_under_a_legal_hold
     }
 
 
-async def test_only_documents_of_the_kinds_of_a_matter_are_under_a_legal_hold(locked: Locked) -> None:
+async def test_only_documents_of_the_kinds_of_a_matter_are_under_a_legal_hold(locked: LockedArchive) -> None:
     await locked.deliver(FILES)
     await locked.hold("selfie")
     changed = {name: data + b"again" for name, data in FILES.items()}
@@ -124,7 +124,7 @@ async def test_only_documents_of_the_kinds_of_a_matter_are_under_a_legal_hold(lo
     assert locked.versions()["manifest.json"] == [(USUAL, False), *[(USUAL, True)] * 2]
 
 
-async def test_a_bundle_in_quarantine_is_under_a_legal_hold_as_well(locked: Locked) -> None:
+async def test_a_bundle_in_quarantine_is_under_a_legal_hold(locked: LockedArchive) -> None:
     damaged = zipped(garbage(FILES))
     await locked.deliver({"x.jpg": b"x"})
     await locked.hold()
@@ -133,14 +133,14 @@ async def test_a_bundle_in_quarantine_is_under_a_legal_hold_as_well(locked: Lock
     assert locked.versions()[key] == [(USUAL, True)]
 
 
-async def test_restricted_images_have_no_lock_and_the_legal_hold_of_their_matters(locked: Locked) -> None:
+async def test_restricted_images_have_no_lock_but_the_legal_hold_of_their_matters(locked: LockedArchive) -> None:
     await locked.deliver({"x.jpg": b"x"}, evidence=(Evidence.UNDER_AGE,))
     await locked.hold()
     await locked.deliver({"x.jpg": b"y"}, evidence=(Evidence.UNDER_AGE,), refresh=True)
     assert locked.versions()["other"] == [(None, False), (None, True)]
 
 
-async def test_without_a_schedule_each_version_has_the_lock_of_the_settings(locked: Locked) -> None:
+async def test_each_version_has_the_lock_of_the_settings_when_there_is_no_schedule(locked: LockedArchive) -> None:
     locked.archive.retention = RetentionPolicy(lock_days=DAYS)
     await locked.deliver(FILES)
     assert {tuple(each) for each in locked.versions().values()} == {((USUAL, False),)}

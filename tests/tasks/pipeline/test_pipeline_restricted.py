@@ -1,4 +1,4 @@
-"""Images of military IDs and minors, with evidence that comes before or after them."""
+"""Images of military IDs and minors, with evidence that arrives before or after them."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -35,20 +35,20 @@ from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
 from tasks.storage.manifest_records import ErasedRecord, WithheldRecord
 from tests.riskos import Clock, Reply, saying, zipped
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 FILES = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9}
 WHOLE, DAMAGED = zipped(zip_of(FILES)), zipped(wrong_crc(FILES))
-NOTHING = said(400, b'{"message": "No Documents Found"}')
+NOTHING = json_reply(400, b'{"message": "No Documents Found"}')
 MILITARY: dict[str, Any] = {"evidence": (Evidence.MILITARY_ID,)}
 MINOR: dict[str, Any] = {"evidence": (Evidence.UNDER_AGE,)}
 
 
 class RecordingBucket(S3Bucket):
-    """A bucket in memory that remembers the tags of each object."""
+    """A bucket in memory that records the tags of each object."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore())
@@ -65,7 +65,7 @@ class RecordingBucket(S3Bucket):
 
 @dataclass
 class Archive:
-    """An archive in memory: one bucket whose objects would be locked, and the same one without a lock."""
+    """An archive in memory, with one bucket for locked objects and one for objects without a lock."""
 
     redis: Redis
     spool_dir: Path
@@ -74,9 +74,13 @@ class Archive:
 
     @asynccontextmanager
     async def context(self, *replies: Reply | bytes) -> AsyncIterator[PipelineContext]:
-        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts, in_memory=0, spool_dir=self.spool_dir)
+        options = DownloadOptions(
+            no_documents_texts=Settings().no_documents_texts, in_memory=0, spool_dir=self.spool_dir
+        )
         async with saying(*replies) as server, aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(server.url, http, terms, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+            client = Clock(self.redis).line_to(
+                server.url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0)
+            )
             yield PipelineContext(
                 client,
                 ArchiveGate(client.holds, client.breaker),
@@ -86,10 +90,10 @@ class Archive:
                 restricted_target=UploadTarget(self.unlocked, {"team": "kyc"}) if self.unlocked else None,
             )
 
-    async def archive(self, *replies: Reply | bytes, **wanted: Any) -> ArchiveResult:
+    async def archive(self, *replies: Reply | bytes, **order: Any) -> ArchiveResult:
         job = Job(EVALUATION.eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
         async with self.context(*replies) as ctx:
-            return await archive(replace(job, **wanted), ctx)
+            return await archive(replace(job, **order), ctx)
 
     async def manifest(self) -> Manifest:
         found = await read_manifest(self.locked, EVALUATION)
@@ -137,7 +141,7 @@ async def test_the_number_of_withheld_files_is_unknown_when_the_bundle_is_trunca
     assert restricted.withheld.documents is None
 
 
-async def test_a_withheld_evaluation_is_not_requested_again_without_an_order(archived: Archive) -> None:
+async def test_a_withheld_evaluation_stays_withheld_until_riskos_no_longer_has_its_documents(archived: Archive) -> None:
     await archived.archive(WHOLE, **MILITARY)
     result = await archived.archive(WHOLE)
     assert (result.outcome, result.unchanged, result.ok) == (Outcome.UNCHANGED, ManifestOutcome.WITHHELD, True)
@@ -155,7 +159,7 @@ async def test_restricted_images_are_archived_with_a_tag_when_there_is_a_target_
 ) -> None:
     assert unlocked.unlocked
     result = await unlocked.archive(DAMAGED, DAMAGED, **MINOR)
-    assert result.restricted is None  # the first of the two manifests said so
+    assert result.restricted is None  # the first of the two manifests recorded it
     assert {key.split("/")[0] for key in unlocked.unlocked.tags} == {"sandbox", "quarantine"}
     for key, tags in unlocked.unlocked.tags.items():
         assert (tags["restricted"], tags.get("team", "kyc")) == ("minor", "kyc"), key
@@ -201,7 +205,7 @@ async def test_a_refresh_with_evidence_keeps_held_documents_and_adds_none(archiv
     assert archived.locked.tags.keys() - before.keys() == {EVALUATION.revision_key(1)}
 
 
-async def test_evidence_of_an_erased_evaluation_changes_nothing(archived: Archive) -> None:
+async def test_evidence_for_an_erased_evaluation_changes_nothing(archived: Archive) -> None:
     await archived.archive(NOTHING)
     found = await read_manifest(archived.locked, EVALUATION)
     assert found

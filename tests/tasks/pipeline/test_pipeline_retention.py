@@ -1,4 +1,4 @@
-"""Nothing that is due is stored, and nothing that was disposed of comes back."""
+"""Due documents are not stored, and disposed documents do not come back."""
 
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -36,7 +36,7 @@ from tasks.storage.manifest_records import ErasedKindRecord
 from tasks.storage.revision import amend
 from tests.disposals import dispose_in_store, schedule_of
 from tests.riskos import Clock, Heard, Reply, listening, saying, zipped
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
@@ -46,8 +46,8 @@ OTHERS = {name: data + b"again" for name, data in FILES.items()}
 RENAMED = {"case_attachments/1.jpg": FILES["front.jpg"], "x.jpg": FILES["selfie.jpg"]}
 CAPTURED = datetime(2020, 2, 28, 12, tzinfo=UTC).timestamp()
 EXPIRED = date(2023, 3, 1)
-"""The first day after three years from the capture."""
-NOTHING = said(400, b'{"message": "No Documents Found"}')
+"""The first day after a period of three years from the capture."""
+NOTHING = json_reply(400, b'{"message": "No Documents Found"}')
 OF_SELFIES = {"kind": "selfie", "keep_for": "3y", "clock": "captured"}
 OF_ALL = {"keep_for": "3y", "clock": "captured"}
 FROM_ARCHIVED = {"keep_for": "3y", "clock": "archived"}
@@ -84,9 +84,9 @@ class Archive:
 
     @asynccontextmanager
     async def context(self, url: str) -> AsyncIterator[PipelineContext]:
-        terms = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
+        options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
         async with aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(url, http, terms, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+            client = Clock(self.redis).line_to(url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0))
             yield PipelineContext(
                 client,
                 ArchiveGate(client.holds, client.breaker),
@@ -97,24 +97,24 @@ class Archive:
                 restricted_target=UploadTarget(self.unlocked) if self.unlocked else None,
             )
 
-    async def archive(self, *answers: dict[str, bytes] | bytes, **wanted: Any) -> ArchiveResult:
+    async def archive(self, *answers: dict[str, bytes] | bytes, **order: Any) -> ArchiveResult:
         """Make an attempt while RiskOS answers with these files, or bytes, in order."""
         replies = [zipped(zip_of(each)) if isinstance(each, dict) else each for each in answers]
         async with saying(*replies) as server:
-            result = await self.attempt(server.url, **wanted)
+            result = await self.attempt(server.url, **order)
             assert len(server.heard) == len(replies)
         return result
 
-    async def attempt(self, url: str, **wanted: Any) -> ArchiveResult:
+    async def attempt(self, url: str, **order: Any) -> ArchiveResult:
         job = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, Trigger("run", run="q3"))  # noqa: FBT003
         async with self.context(url) as ctx:
-            return await archive(replace(job, **wanted), ctx)
+            return await archive(replace(job, **order), ctx)
 
     async def dispose(self, *names: str) -> None:
         await dispose_in_store(self.store, EVALUATION, names)
 
     async def erase(self) -> None:
-        """Leave only the marker of an erasure."""
+        """Erase the evaluation, so that only its marker is left."""
         receipt = Receipt.of_request(EVALUATION, ErasureRequest("request 4711", "operator", "a-host"), utc_now())
         await replace_with_marker(self.bucket, EVALUATION, StoredReceipt("receipts/a.json", receipt), {})
         keys = [str(each["path"]) for batch in self.store.list() for each in batch]
@@ -156,7 +156,7 @@ async def test_a_document_that_is_due_when_it_arrives_is_listed_as_disposed_and_
 
 
 @pytest.mark.parametrize(
-    ("rule", "wanted"),
+    ("rule", "order"),
     [
         (OF_ALL, {}),
         (OF_ALL | {"then": "review"}, {"event_at": CAPTURED}),
@@ -172,18 +172,18 @@ async def test_a_document_that_is_due_when_it_arrives_is_listed_as_disposed_and_
     ],
     ids=str,
 )
-async def test_a_document_is_stored_unless_its_rule_says_that_it_is_due(
-    archived: Archive, rule: dict[str, object], wanted: dict[str, Any]
+async def test_a_document_is_stored_unless_it_is_due_under_its_rule(
+    archived: Archive, rule: dict[str, object], order: dict[str, Any]
 ) -> None:
     archived.retention = policy(rule)
 
-    assert (await archived.archive(FILES, **wanted)).outcome is Outcome.ARCHIVED
+    assert (await archived.archive(FILES, **order)).outcome is Outcome.ARCHIVED
 
     assert archived.stored() == set(FILES.values())
     assert (await archived.manifest()).disposed == ()
 
 
-async def test_the_facts_of_a_first_delivery_are_those_of_its_manifest(archived: Archive) -> None:
+async def test_rules_match_the_facts_of_a_first_delivery(archived: Archive) -> None:
     archived.retention = policy(
         OF_ALL
         | {"run": "q3", "account": "default", "environment": "sandbox", "tag": {"team": "kyc", "source": "other"}},
@@ -196,7 +196,9 @@ async def test_the_facts_of_a_first_delivery_are_those_of_its_manifest(archived:
     assert rules == {"document_front": "rule-1", "selfie": "rule-1", "other": "rule-0"}
 
 
-async def test_an_evaluation_of_which_all_is_due_counts_as_withheld_and_then_as_unchanged(archived: Archive) -> None:
+async def test_an_evaluation_counts_as_withheld_and_then_as_unchanged_when_all_documents_are_due(
+    archived: Archive,
+) -> None:
     archived.retention = policy(OF_ALL)
 
     first = await archived.archive(FILES, event_at=CAPTURED)
@@ -205,7 +207,7 @@ async def test_an_evaluation_of_which_all_is_due_counts_as_withheld_and_then_as_
     assert (manifest.outcome, manifest.manifest_outcome) == (Outcome.ARCHIVED, ManifestOutcome.DISPOSED)
 
     unchanged = ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.DISPOSED)
-    assert await archived.archive() == unchanged, "a redelivery asks nothing"
+    assert await archived.archive() == unchanged, "a redelivery sends no request"
     again = await archived.archive(FILES, refresh=True)
     assert again == replace(unchanged, answer=Outcome.ARCHIVED)
     assert await archived.manifest() == manifest
@@ -219,7 +221,7 @@ async def test_an_evaluation_of_which_all_is_due_counts_as_withheld_and_then_as_
 
 @pytest.mark.parametrize("files", [FILES, RENAMED], ids=["same names", "other names"])
 @pytest.mark.parametrize("names", [("selfie.jpg",), ("front.jpg", "selfie.jpg")], ids=["one", "all"])
-async def test_a_refresh_brings_nothing_back_without_a_schedule(
+async def test_a_refresh_without_a_schedule_does_not_restore_disposed_documents(
     archived: Archive, files: dict[str, bytes], names: tuple[str, ...]
 ) -> None:
     await archived.archive(FILES)
@@ -235,7 +237,7 @@ async def test_a_refresh_brings_nothing_back_without_a_schedule(
 
 
 @pytest.mark.parametrize("names", [("selfie.jpg",), ("front.jpg", "selfie.jpg")], ids=["one", "all"])
-async def test_an_order_after_an_erasure_brings_back_only_what_was_not_disposed_of_before(
+async def test_an_order_after_an_erasure_restores_only_documents_that_were_not_disposed_of(
     archived: Archive, names: tuple[str, ...]
 ) -> None:
     await archived.archive(FILES)
@@ -253,7 +255,7 @@ async def test_an_order_after_an_erasure_brings_back_only_what_was_not_disposed_
 
 
 @pytest.mark.parametrize("is_erased", [False, True], ids=["kept", "erased"])
-async def test_documents_that_were_disposed_of_are_gone_at_riskos_if_it_has_none(
+async def test_disposed_documents_are_recorded_as_gone_at_the_source_when_riskos_has_none(
     archived: Archive, *, is_erased: bool
 ) -> None:
     await archived.archive(FILES)
@@ -267,7 +269,7 @@ async def test_documents_that_were_disposed_of_are_gone_at_riskos_if_it_has_none
     assert (manifest.manifest_outcome, manifest.source_status) == (ManifestOutcome.DISPOSED, SourceStatus.GONE)
 
 
-async def test_a_captured_image_that_comes_again_with_other_bytes_is_not_stored_once_its_kind_is_due(
+async def test_a_captured_image_that_arrives_again_with_other_bytes_is_not_stored_if_its_kind_is_due(
     archived: Archive,
 ) -> None:
     await archived.archive(FILES)
@@ -278,7 +280,7 @@ async def test_a_captured_image_that_comes_again_with_other_bytes_is_not_stored_
 
     result = await archived.archive(OTHERS, refresh=True)
 
-    assert result.outcome is Outcome.ARCHIVED, "the other bytes of the front are new"
+    assert result.outcome is Outcome.ARCHIVED, "the front with other bytes is new"
     assert archived.stored() == {FILES["front.jpg"], OTHERS["front.jpg"]}
     assert [each.receipt is None for each in (await archived.manifest()).disposed] == [False, True]
 
@@ -294,7 +296,7 @@ async def test_a_held_document_that_is_due_stays_held_until_a_command_disposes_o
     assert archived.stored() == set(FILES.values())
 
 
-async def test_a_due_document_that_an_attempt_without_a_manifest_stored_is_held_until_a_command_disposes_of_it(
+async def test_a_due_document_is_listed_as_held_when_an_attempt_without_a_manifest_stored_it(
     archived: Archive,
 ) -> None:
     await archived.archive(FILES, event_at=CAPTURED)
@@ -317,7 +319,7 @@ async def test_a_document_under_a_matter_is_stored_even_if_it_is_due(archived: A
 
     assert (await archived.archive({**FILES, "x.jpg": b"x"}, refresh=True)).outcome is Outcome.ARCHIVED
 
-    assert archived.stored() == {FILES["front.jpg"], b"x"}, "bytes that were disposed of do not come back"
+    assert archived.stored() == {FILES["front.jpg"], b"x"}, "disposed bytes do not come back"
     assert [each.kind for each in (await archived.manifest()).disposed] == ["selfie"]
 
 
@@ -372,7 +374,7 @@ async def test_events_are_not_listed_unless_a_rule_has_one_as_its_clock(
     assert archived.bucket.listings == 0
 
 
-async def test_events_are_not_listed_if_riskos_delivers_nothing_new_to_decide_about(archived: Archive) -> None:
+async def test_events_are_not_listed_when_riskos_delivers_nothing_new(archived: Archive) -> None:
     archived.retention = policy(CLOSED)
     await archived.archive(FILES)
     await archived.dispose(*FILES)
@@ -394,7 +396,7 @@ async def test_nothing_is_stored_if_an_event_cannot_be_read(archived: Archive) -
 # Damaged bundles
 
 
-async def test_a_bundle_that_cannot_be_read_whole_goes_into_quarantine_and_stays_unreadable(archived: Archive) -> None:
+async def test_a_damaged_bundle_with_due_documents_is_quarantined_and_stays_unreadable(archived: Archive) -> None:
     archived.retention = policy(OF_ALL)
     damaged = zipped(wrong_crc(FILES))
 
@@ -422,8 +424,8 @@ async def test_a_damaged_bundle_whose_second_copy_is_due_counts_as_withheld(arch
 
 
 @asynccontextmanager
-async def answering_after(work: Callable[[], Awaitable[None]], files: dict[str, bytes]) -> AsyncIterator[str]:
-    """Serve a bundle, after something else was done."""
+async def serve_after(work: Callable[[], Awaitable[None]], files: dict[str, bytes]) -> AsyncIterator[str]:
+    """Serve a bundle, and await ``work`` before each answer."""
 
     async def answer(_: Heard) -> Reply:
         await work()
@@ -436,7 +438,7 @@ async def answering_after(work: Callable[[], Awaitable[None]], files: dict[str, 
 async def test_a_document_that_is_disposed_of_during_an_attempt_is_not_listed_again(archived: Archive) -> None:
     await archived.archive(FILES)
 
-    async with answering_after(lambda: archived.dispose("selfie.jpg"), FILES) as url:
+    async with serve_after(lambda: archived.dispose("selfie.jpg"), FILES) as url:
         result = await archived.attempt(url, refresh=True)
 
     assert result.unchanged is ManifestOutcome.ARCHIVED
@@ -462,7 +464,7 @@ RECEIPT = "receipts/sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/20250201T040000
 
 
 async def erase_kinds(archived: Archive, *kinds: str) -> None:
-    """Note kinds as erased, as `erase --kind` does before it removes any object."""
+    """Record kinds as erased, as `erase --kind` does before it removes any object."""
     records = tuple(ErasedKindRecord(kind=kind, receipt=RECEIPT, at="2025-02-01T04:00:00.000Z") for kind in kinds)
     await amend(archived.bucket, EVALUATION, lambda before: before.model_copy(update={"erased_kinds": records}))
 
@@ -493,7 +495,7 @@ async def test_documents_of_an_erased_kind_are_listed_as_disposed_and_not_stored
     assert await archived.manifest() == manifest
 
 
-async def test_an_evaluation_with_erased_kinds_only_counts_as_withheld(archived: Archive) -> None:
+async def test_an_evaluation_with_only_erased_kinds_counts_as_withheld(archived: Archive) -> None:
     await archived.archive(NOTHING)
     await erase_kinds(archived, "selfie", "document_front")
     assert (await archived.archive(FILES, refresh=True)).outcome is Outcome.WITHHELD
@@ -508,7 +510,7 @@ async def test_bytes_of_an_erased_kind_are_not_stored_as_another_kind_of_the_sam
     assert [each.kind for each in (await archived.manifest()).disposed] == ["selfie"]
 
 
-async def test_held_bytes_of_another_kind_stay_when_they_come_as_an_erased_kind(archived: Archive) -> None:
+async def test_held_bytes_of_another_kind_stay_when_they_arrive_as_an_erased_kind(archived: Archive) -> None:
     await archived.archive({"front.jpg": b"same"})
     await erase_kinds(archived, "selfie")
     await archived.archive({"front.jpg": b"same", "selfie.jpg": b"same"}, refresh=True)
@@ -572,7 +574,7 @@ async def test_the_time_of_a_capture_is_recorded_when_it_arrives_after_the_docum
         assert (manifest.event_at, manifest.revision) == ("2020-02-28T12:00:00.000Z", 2)
 
 
-async def test_the_marker_of_an_erasure_stays_as_it_is_when_the_time_of_a_capture_arrives(archived: Archive) -> None:
+async def test_the_marker_of_an_erasure_is_unchanged_when_the_time_of_a_capture_arrives(archived: Archive) -> None:
     await archived.archive(FILES)
     await archived.erase()
     marker = await archived.manifest()

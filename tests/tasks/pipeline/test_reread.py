@@ -1,4 +1,4 @@
-"""A bundle in quarantine is read again by the current reader: its documents are archived, and RiskOS's answer stays."""
+"""The current reader reads a quarantined bundle again. Its documents are archived, and RiskOS's answer stays."""
 
 import hashlib
 from collections.abc import Mapping
@@ -36,8 +36,8 @@ JOB = Job(EVALUATION.eval_id, "token", Queue.BACKFILL, "default", False, 0, 0, T
 UNCHANGED = ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.UNREADABLE)
 
 
-async def always_ours(_: Job) -> None:
-    """The lease is never lost."""
+async def confirm_always(_: Job) -> None:
+    """Confirm a lease that is not lost."""
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def context(bucket: S3Bucket, *, lenient: bool = False, keyring: Keyring | None 
     target = UploadTarget(opened, sealed_with=keyring.current) if keyring else UploadTarget(bucket)
     unpacker = BundleUnpacker(Limits())
     return RereadContext(
-        opened, target, bucket, unpacker, None, always_ours, LeaseWatch(), in_memory=100, lenient=lenient
+        opened, target, bucket, unpacker, None, confirm_always, LeaseWatch(), in_memory=100, lenient=lenient
     )
 
 
@@ -68,7 +68,7 @@ async def manifest(bucket: S3Bucket) -> Manifest:
     return (await committed(bucket)).manifest
 
 
-async def held(bucket: S3Bucket) -> Mapping[str, bytes]:
+async def read_held_documents(bucket: S3Bucket) -> Mapping[str, bytes]:
     found = {}
     for document in (await manifest(bucket)).documents:
         stored = await bucket.read(document.key)
@@ -83,7 +83,7 @@ async def test_a_quarantined_bundle_is_archived_when_it_can_be_read_now(bucket: 
     result = await retry(bucket)
     after = await manifest(bucket)
     assert (result.outcome, result.answer, result.has_written) == (Outcome.ARCHIVED, None, True)
-    assert await held(bucket) == FILES
+    assert await read_held_documents(bucket) == FILES
     assert (after.outcome, after.revision, after.unreadable, after.unconfirmed) == (Outcome.ARCHIVED, 2, (), False)
     assert (after.bundle, after.quarantined) == (before.bundle, before.quarantined)
     assert (after.response, after.source, after.retrieved_at) == (before.response, before.source, before.retrieved_at)
@@ -114,15 +114,15 @@ async def test_an_evaluation_stays_unreadable_when_only_some_members_can_be_read
     assert (await retry(bucket)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
     assert [(each.name, each.cause) for each in after.unreadable] == [("front.jpg", "wrong_crc")]
-    assert await held(bucket) == {name: FILES[name] for name in ("back.jpg", "selfie.jpg")}
+    assert await read_held_documents(bucket) == {name: FILES[name] for name in ("back.jpg", "selfie.jpg")}
     assert await retry(bucket) == UNCHANGED
 
 
-async def test_a_lenient_retry_marks_the_documents_and_archives_when_none_is_missing(bucket: S3Bucket) -> None:
+async def test_a_lenient_retry_marks_and_archives_the_documents_when_none_is_missing(bucket: S3Bucket) -> None:
     await archive_refused(bucket, forged_size(FILES))
     assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
     after = await manifest(bucket)
-    assert await held(bucket) == FILES
+    assert await read_held_documents(bucket) == FILES
     assert (after.unreadable, {each.lenient for each in after.documents}) == ((), {"local_header_differs"})
     assert Manifest.model_validate_json(after.as_json()) == after
     for lenient in (False, True):
@@ -134,7 +134,7 @@ async def test_a_lenient_retry_leaves_a_truncated_bundle_unreadable(bucket: S3Bu
     await archive_refused(bucket, WHOLE[:-1])
     assert (await retry(bucket, lenient=True)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
-    assert await held(bucket) == FILES
+    assert await read_held_documents(bucket) == FILES
     assert [(each.name, each.cause) for each in after.unreadable] == [("", "no_end_record")]
     assert {each.lenient for each in after.documents} == {"no_end_record"}
     assert await retry(bucket) == UNCHANGED
@@ -220,10 +220,10 @@ async def test_documents_of_a_sealed_bundle_are_sealed(bucket: S3Bucket) -> None
         await retry(bucket)
     assert (await reread(JOB, EVALUATION, sealed)).outcome is Outcome.ARCHIVED
     assert {each.sealed_with for each in (await manifest(bucket)).documents} == {"k1"}
-    assert FILES["front.jpg"] not in (await held(bucket)).values()
+    assert FILES["front.jpg"] not in (await read_held_documents(bucket)).values()
 
 
-async def test_a_bundle_is_not_read_when_it_does_not_match_its_manifest(bucket: S3Bucket) -> None:
+async def test_a_bundle_is_refused_when_it_has_no_manifest_or_does_not_match_its_key(bucket: S3Bucket) -> None:
     with pytest.raises(IntegrityError, match="no manifest"):
         await retry(bucket)
     await archive_refused(bucket, WHOLE)
@@ -248,7 +248,7 @@ async def is_stored(bucket: S3Bucket, data: bytes) -> bool:
     return any(hashlib.sha256(data).hexdigest() in key for key in listed)
 
 
-async def test_a_retry_brings_nothing_back_that_was_disposed_of(bucket: S3Bucket) -> None:
+async def test_a_retry_does_not_restore_disposed_documents(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     await retry(bucket)
     await dispose_in_store(bucket._store, EVALUATION, ["front.jpg"])
@@ -257,12 +257,12 @@ async def test_a_retry_brings_nothing_back_that_was_disposed_of(bucket: S3Bucket
 
     assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
 
-    assert (await held(bucket)).keys() == FILES.keys() - {"front.jpg"}
+    assert (await read_held_documents(bucket)).keys() == FILES.keys() - {"front.jpg"}
     assert not await is_stored(bucket, FILES["front.jpg"])
     assert len((await manifest(bucket)).disposed) == 1
 
 
-async def test_a_retry_of_an_evaluation_of_which_all_was_disposed_of_stores_nothing(bucket: S3Bucket) -> None:
+async def test_a_retry_stores_nothing_when_all_documents_were_disposed_of(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, WHOLE)
     await dispose_in_store(bucket._store, EVALUATION, FILES)
     await archive_refused(bucket, WHOLE)
@@ -275,7 +275,7 @@ async def test_a_retry_of_an_evaluation_of_which_all_was_disposed_of_stores_noth
     assert not [name for name, data in FILES.items() if await is_stored(bucket, data)]
 
 
-async def test_a_retry_does_not_store_what_is_due(bucket: S3Bucket) -> None:
+async def test_a_retry_does_not_store_due_documents(bucket: S3Bucket) -> None:
     await archive_refused(bucket, WHOLE)
     await amend(bucket, EVALUATION, lambda each: each.model_copy(update={"event_at": "2020-02-28T12:00:00Z"}))
     due = schedule_of({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
@@ -283,7 +283,7 @@ async def test_a_retry_does_not_store_what_is_due(bucket: S3Bucket) -> None:
 
     assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
 
-    assert (await held(bucket)).keys() == {"front.jpg", "back.jpg"}
+    assert (await read_held_documents(bucket)).keys() == {"front.jpg", "back.jpg"}
     assert [each.kind for each in (await manifest(bucket)).disposed] == ["selfie"]
     assert not await is_stored(bucket, FILES["selfie.jpg"])
 
@@ -308,10 +308,10 @@ async def test_an_erasure_before_the_commit_wins_and_the_objects_are_recorded(
 
     commit = module.commit
 
-    async def commit_after_erasure(*given: object) -> Outcome:
+    async def commit_after_erasure(*arguments: object) -> Outcome:
         monkeypatch.setattr(module, "commit", commit)
         await erase()
-        return await commit(*given)  # type: ignore[arg-type]
+        return await commit(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "commit", commit_after_erasure)
     ctx = replace(context(bucket), watch=watch)
@@ -327,12 +327,12 @@ async def test_the_manifest_is_read_again_when_it_changed_before_the_commit(
     await archive_refused(bucket, WHOLE)
     commit = module.commit
 
-    async def commit_second(*given: object) -> Outcome:
+    async def commit_after_another_worker(*arguments: object) -> Outcome:
         monkeypatch.setattr(module, "commit", commit)
         await archive_tombstone(bucket)
-        return await commit(*given)  # type: ignore[arg-type]
+        return await commit(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "commit", commit_second)
+    monkeypatch.setattr(module, "commit", commit_after_another_worker)
     assert (await retry(bucket)).outcome is Outcome.ARCHIVED
     assert [(each.revision, each.source_status) for each in [await manifest(bucket)]] == [(3, SourceStatus.GONE)]
 
@@ -342,10 +342,10 @@ async def test_the_retry_ends_when_the_manifest_changes_at_each_commit(
 ) -> None:
     await archive_refused(bucket, WHOLE)
 
-    async def never(*_: object) -> Outcome:
+    async def fail_to_commit(*_: object) -> Outcome:
         raise ManifestChanged
 
-    monkeypatch.setattr(module, "commit", never)
+    monkeypatch.setattr(module, "commit", fail_to_commit)
     with pytest.raises(ManifestChanged):
         await retry(bucket)
 
@@ -364,9 +364,9 @@ async def test_nothing_is_written_when_the_lease_was_lost(bucket: S3Bucket) -> N
     await archive_refused(bucket, WHOLE)
     before = await committed(bucket)
 
-    async def lost(_: Job) -> None:
+    async def lose_lease(_: Job) -> None:
         raise LeaseLost
 
     with pytest.raises(LeaseLost):
-        await reread(JOB, EVALUATION, replace(context(bucket), confirm_lease=lost))
+        await reread(JOB, EVALUATION, replace(context(bucket), confirm_lease=lose_lease))
     assert await committed(bucket) == before

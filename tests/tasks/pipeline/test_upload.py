@@ -48,7 +48,7 @@ def document(content: bytes, kind: Kind = Kind.SELFIE, **facts: object) -> Docum
 
 
 def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
-    """Return a bucket at a scripted server, without pauses between tries."""
+    """Return a bucket at a scripted server, without pauses between retries."""
     no_pause = timedelta(milliseconds=1)
     store = S3Store(
         "archive",
@@ -96,7 +96,7 @@ async def test_put_raises_integrity_error_when_other_bytes_have_the_key(bucket: 
     assert found.data == b"other bytes"
 
 
-# The answers that were tried on S3: docs/design.md. Whatever it answers, the object certainly exists at the end.
+# docs/design.md lists the answers that were tried on S3. The object exists in the end, whatever S3 answers.
 CONFLICT = Reply(s3_error(409, "ConditionalRequestConflict"))
 PRECONDITION = Reply(s3_error(412, "PreconditionFailed"))
 INTERNAL = Reply(s3_error(500, "InternalError"))
@@ -109,17 +109,17 @@ HANG = Reply(b"", Then.HANG)
 @pytest.mark.parametrize(
     "write",
     [
-        pytest.param(Write(stores=True), id="stored, and said so"),
+        pytest.param(Write(stores=True), id="stored, and confirmed"),
         pytest.param(Write(stores=False, reply=CONFLICT), id="a conflict, nothing stored"),
         pytest.param(Write(stores=True, reply=CONFLICT), id="a conflict, but stored"),
-        pytest.param(Write(stores=True, reply=PRECONDITION), id="stored, said to have been there"),
-        pytest.param(Write(stores=False, reply=PRECONDITION), id="said to be there, and is not"),
+        pytest.param(Write(stores=True, reply=PRECONDITION), id="stored, answered as if it had existed"),
+        pytest.param(Write(stores=False, reply=PRECONDITION), id="not stored, answered as if it had existed"),
         pytest.param(Write(stores=True, reply=INTERNAL), id="stored, then 500"),
         pytest.param(Write(stores=False, reply=INTERNAL), id="500"),
         pytest.param(Write(stores=True, reply=RESET), id="stored, then a reset"),
         pytest.param(Write(stores=False, reply=RESET), id="a reset"),
-        pytest.param(Write(stores=True, reply=CLOSE), id="stored, then the end"),
-        pytest.param(Write(stores=False, reply=CLOSE), id="the end"),
+        pytest.param(Write(stores=True, reply=CLOSE), id="stored, then closed"),
+        pytest.param(Write(stores=False, reply=CLOSE), id="closed"),
         pytest.param(Write(stores=False, reply=Reply(s3_error(503, "SlowDown"))), id="503"),
         pytest.param(Write(stores=False, reply=Reply(s3_error(429, "TooManyRequests"))), id="429"),
         pytest.param(Write(stores=False, reply=Reply(s3_error(408, "RequestTimeout"))), id="408"),
@@ -127,7 +127,7 @@ HANG = Reply(b"", Then.HANG)
         pytest.param(Write(stores=False, reply=Reply(s3_error(400, "KMS.ThrottlingException"))), id="400 KMS"),
         pytest.param(Write(stores=True, reply=Reply(s3_error(400, "InvalidTag"))), id="stored, then 400"),
         pytest.param(Write(stores=True, reply=NO_ETAG), id="stored, without an ETag"),
-        pytest.param(Write(stores=False, reply=NO_ETAG), id="said to be stored, without an ETag"),
+        pytest.param(Write(stores=False, reply=NO_ETAG), id="not stored, confirmed without an ETag"),
         pytest.param(Write(stores=True, reply=Reply(b"nonsense\r\n\r\n", Then.CLOSE)), id="stored, then nonsense"),
     ],
 )
@@ -140,7 +140,7 @@ async def test_put_stores_the_object_whatever_s3_answers(write: Write) -> None:
 
 
 @pytest.mark.parametrize("stores", [True, False])
-async def test_put_stores_the_object_when_the_answer_never_comes(stores: bool) -> None:  # noqa: FBT001  # both are tried
+async def test_put_stores_the_object_when_no_answer_arrives(stores: bool) -> None:  # noqa: FBT001  # both are tried
     wilful = Wilful(Write(stores=stores, reply=HANG))
     async with listening(wilful) as server:
         await put(s3_at(server.url, patience=0.5), KEY, CONTENT, SHA256, LABELS)
@@ -168,8 +168,8 @@ async def test_put_fails_without_a_retry_when_s3_refuses(status: int, code: str)
 async def test_put_fails_when_the_object_cannot_be_read_after_an_unclear_answer() -> None:
     wilful = Wilful(Write(stores=True, reply=RESET))
 
-    def answer(heard: object) -> Reply:
-        return Reply(s3_error(403, "AccessDenied")) if wilful.writes else wilful(heard)
+    def answer(request: object) -> Reply:
+        return Reply(s3_error(403, "AccessDenied")) if wilful.writes else wilful(request)
 
     async with listening(answer) as server:
         with pytest.raises(StorageError, match="denied"):
@@ -208,7 +208,7 @@ async def test_documents_are_stored_by_kind_and_hash_in_the_order_of_the_bundle(
         assert await bucket.digest(each.key) == each.document.sha256
 
 
-async def test_equal_documents_are_one_object_for_each_kind(bucket: Bucket) -> None:
+async def test_equal_documents_are_stored_once_for_each_kind(bucket: Bucket) -> None:
     twice = [document(CONTENT, name="a"), document(CONTENT, name="b"), document(CONTENT, Kind.OTHER, name="c")]
     stored = await store_documents(UploadTarget(bucket), EVALUATION, twice, archived_at=NOW)
     assert [each.document.name for each in stored] == ["a", "b", "c"]
@@ -241,8 +241,8 @@ async def test_a_document_in_s3_has_the_metadata_and_tags_of_the_contract(s3: S3
     store = open_archive(Settings(archive_url=f"s3://{s3.bucket}/of/ours", s3_endpoint=s3.endpoint))
     target = UploadTarget(S3Bucket(store), {"team": "kyc", "retention": "7y"})
     (stored,) = await store_documents(target, EVALUATION, [document(CONTENT)], archived_at=NOW)
-    where = {"Bucket": s3.bucket, "Key": f"of/ours/{stored.key}"}
-    head = s3.client.head_object(**where)
+    location = {"Bucket": s3.bucket, "Key": f"of/ours/{stored.key}"}
+    head = s3.client.head_object(**location)
     assert head["ContentType"] == "image/jpeg"
     assert head["Metadata"] == {
         "eval-id": EVALUATION.eval_id,
@@ -250,7 +250,7 @@ async def test_a_document_in_s3_has_the_metadata_and_tags_of_the_contract(s3: S3
         "document-kind": "selfie",
         "archived-at": NOW,
     }
-    tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
+    tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**location)["TagSet"]}
     assert tags == {
         "environment": "production",
         "document-kind": "selfie",
@@ -275,9 +275,9 @@ async def test_a_tag_of_the_user_does_not_replace_a_tag_of_the_contract(s3: S3) 
 
 
 async def test_storing_documents_fails_when_one_of_them_fails() -> None:
-    def answer(heard: object) -> Reply:
-        refused = b"bad" in heard.body
-        return Reply(s3_error(403, "AccessDenied")) if refused else wilful(heard)
+    def answer(request: object) -> Reply:
+        refused = b"bad" in request.body
+        return Reply(s3_error(403, "AccessDenied")) if refused else wilful(request)
 
     wilful = Wilful()
     documents = [document(b"good one"), document(b"bad"), document(b"good two"), document(b"bad as well")]
@@ -311,7 +311,7 @@ some_documents = st.lists(st.builds(document, st.binary(max_size=3), kinds, name
 @given(some_documents)
 @settings(max_examples=40)
 def test_stored_documents_have_their_bytes_and_keys(documents: list[Document]) -> None:
-    async def stored_and_read() -> None:
+    async def store_and_read() -> None:
         bucket = S3Bucket(MemoryStore())
         stored = await store_documents(UploadTarget(bucket), EVALUATION, documents, archived_at=NOW)
         assert [each.document for each in stored] == documents
@@ -321,7 +321,7 @@ def test_stored_documents_have_their_bytes_and_keys(documents: list[Document]) -
             assert found.data == each.document.data
             assert each.key.split("/")[:3] == ["production", EVALUATION.eval_id, each.document.kind.value]
 
-    asyncio.run(stored_and_read())
+    asyncio.run(store_and_read())
 
 
 # Quarantine

@@ -37,7 +37,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 @pytest.fixture
 def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
     """A publisher whose Redis does not exist."""
-    publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
+    publisher = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/missing.sock"))))
     yield publisher
     publisher.close()
 
@@ -76,10 +76,10 @@ def hold(left: float) -> Hold:
 async def dispatch_once(ledger: Ledger, publisher: Publisher, redis: Redis, *holds: Hold | None) -> int:
     """Dispatch once with these holds on the account."""
     placed = [each for each in holds if each]
-    published, no_room = await dispatch(
+    published, refused = await dispatch(
         ledger, publisher, await count_backlog(redis), {"default": dict.fromkeys(Queue, placed)}
     )
-    assert no_room == {}
+    assert refused == {}
     return published
 
 
@@ -160,7 +160,7 @@ async def test_evaluations_that_could_not_be_published_are_not_lost(
         (1, 0, 5400, True),
     ],
 )
-async def test_a_message_counts_as_lost_soon_if_the_queue_is_empty_and_late_if_not(
+async def test_a_message_counts_as_lost_sooner_if_its_queue_is_empty(
     ledger: Ledger,
     publisher: Publisher,
     redis: Redis,
@@ -173,9 +173,9 @@ async def test_a_message_counts_as_lost_soon_if_the_queue_is_empty_and_late_if_n
     eval_ids = await accept(ledger)
     await redis.zincrby(PREFIX + "queued:backfill", -age * 1000, eval_ids[0])
     if waiting:
-        await redis.rpush("docv:backfill", "somebody else's message")
+        await redis.rpush("docv:backfill", "a message of another evaluation")
     if unacknowledged:
-        await redis.hset("docv:unacked", "tag", "somebody else's message")
+        await redis.hset("docv:unacked", "tag", "a message of another evaluation")
 
     assert await dispatch_once(ledger, publisher, redis) == published
 
@@ -220,11 +220,11 @@ async def test_evaluations_whose_message_a_full_redis_refuses_are_returned(
     eval_ids = await accept_due(ledger, redis, 3)
     await redis.config_set("maxmemory", 1)
     try:
-        none = {"default": {queue: [] for queue in Queue}}
-        counted, no_room = await dispatch(ledger, publisher, await count_backlog(redis), none)
+        no_holds = {"default": {queue: [] for queue in Queue}}
+        counted, refused = await dispatch(ledger, publisher, await count_backlog(redis), no_holds)
     finally:
         await redis.config_set("maxmemory", 0)
     assert counted == 3
-    assert sorted(no_room[Queue.BACKFILL]) == sorted(eval_ids)
+    assert sorted(refused[Queue.BACKFILL]) == sorted(eval_ids)
     assert await redis.llen("docv:backfill") == 0
     assert [entry.eval_id for entry in await ledger.lease(eval_ids, token="ours")] == eval_ids

@@ -1,4 +1,4 @@
-"""Runs are fed from their lists: every ID, once, and never beyond the backlog of the ledger."""
+"""Runs are fed from their lists. Each ID is fed once, and never beyond the backlog of the ledger."""
 
 import asyncio
 import json
@@ -62,12 +62,12 @@ def some_ids(count: int) -> list[str]:
 
 
 async def begin(
-    ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False, **wanted: Any
+    ledger: Ledger, bucket: LocalBucket, ids: list[str], run: str = "q3", *, refresh: bool = False, **options: Any
 ) -> RunList:
     fingerprint = f"{UUID(ids[0]).int:064x}"
     source = RunSource(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
     kept = await store_run_list(
-        bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source, **wanted
+        bucket, ids, run=run, environment="sandbox", account="default", refresh=refresh, source=source, **options
     )
     await ledger.runs.begin(run, total=len(ids), fingerprint=fingerprint)
     return kept
@@ -137,7 +137,7 @@ async def test_feeding_stops_at_the_backlog_and_resumes_below_it(
     feeder = Feeder(ledger, publisher, bucket, "sandbox", backlog=5)
     await begin(ledger, bucket, ids)
     await feed_all(feeder)
-    assert (await ledger.runs.get_counters("q3")).unfed == 14  # threes, until there are five
+    assert (await ledger.runs.get_counters("q3")).unfed == 14  # in batches of three, until the ledger has at least five
 
     for entry in await ledger.lease(ids[:4], token="ours"):
         await ledger.complete(entry, Outcome.UNCHANGED)
@@ -146,7 +146,7 @@ async def test_feeding_stops_at_the_backlog_and_resumes_below_it(
     assert (counters.unfed, counters.pending) == (10, 16)  # a chunk ends after seven
 
 
-async def test_two_workers_feed_each_id_of_a_run_exactly_once(
+async def test_several_workers_feed_each_id_of_a_run_exactly_once(
     ledger: Ledger, bucket: LocalBucket, publisher: Publisher
 ) -> None:
     ids = some_ids(60)
@@ -186,13 +186,13 @@ async def test_a_stopped_run_is_not_fed(ledger: Ledger, bucket: LocalBucket, fee
     assert (await ledger.runs.get_counters("q3")).unfed == 5
 
 
-@pytest.mark.parametrize("what", ["run.json", "piece"])
+@pytest.mark.parametrize("missing", ["run.json", "piece"])
 async def test_a_run_without_its_list_is_logged_and_does_not_stop_the_others(
-    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, tmp_path: Path, what: str
+    ledger: Ledger, bucket: LocalBucket, feeder: Feeder, tmp_path: Path, missing: str
 ) -> None:
     broken = await begin(ledger, bucket, some_ids(5), "broken")
     await begin(ledger, bucket, some_ids(5), "sound")
-    key = "runs/sandbox/broken/run.json" if what == "run.json" else broken.pieces[0].key
+    key = "runs/sandbox/broken/run.json" if missing == "run.json" else broken.pieces[0].key
     (tmp_path / "archive" / key).unlink()
 
     await feed_all(feeder)
@@ -205,7 +205,7 @@ async def test_a_run_without_its_list_is_logged_and_does_not_stop_the_others(
 async def test_fed_evaluations_that_could_not_be_published_are_accepted(
     ledger: Ledger, bucket: LocalBucket, tmp_path: Path
 ) -> None:
-    broken = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/nobody.sock"))))
+    broken = Publisher(make_publishing_app(Settings(redis_url=SecretStr(f"unix://{tmp_path}/missing.sock"))))
     ids = some_ids(5)
     await begin(ledger, bucket, ids)
     with capture_logs() as log:
@@ -220,7 +220,7 @@ async def test_fed_evaluations_that_could_not_be_published_are_accepted(
 async def test_a_run_of_another_environment_is_fed_from_its_own_list(
     ledger: Ledger, bucket: LocalBucket, feeder: Feeder
 ) -> None:
-    """Two environments have a list of the same name, and the ledger knows which one the run began with."""
+    """Two environments have a list of the same name, and the ledger records which list the run began with."""
     ours, theirs = some_ids(5), some_ids(5)
     for ids, environment, account in ((ours, "sandbox", "default"), (theirs, "production", "kyb")):
         source = RunSource(name="ids.txt", fingerprint="f" * 64, ids=len(ids), repeated=0, bad=0)
@@ -248,17 +248,17 @@ async def test_the_last_fed_evaluations_are_published_by_the_next_call_or_by_pub
 async def test_the_position_of_a_run_is_read_once_while_feeding_continues(
     ledger: Ledger, bucket: LocalBucket, feeder: Feeder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
-    fed = ledger.runs.get_position
+    read: list[str] = []
+    get_position = ledger.runs.get_position
 
     async def count_call(run: str) -> int:
-        asked.append(run)
-        return await fed(run)
+        read.append(run)
+        return await get_position(run)
 
     monkeypatch.setattr(ledger.runs, "get_position", count_call)
     await begin(ledger, bucket, some_ids(20))
     await feed_all(feeder)
-    assert asked == ["q3"]
+    assert read == ["q3"]
     assert (await ledger.runs.get_counters("q3")).unfed == 0
 
 
@@ -270,7 +270,7 @@ async def test_the_position_of_a_run_is_read_once_while_feeding_continues(
         lambda _: {"environment": "production"},
         lambda kept: {"pieces": (kept.pieces[0].model_copy(update={"key": "runs/sandbox/q4/x"}),)},
     ],
-    ids=["one more", "another run", "another environment", "a piece of another run"],
+    ids=["a wrong number of IDs", "another run", "another environment", "a piece of another run"],
 )
 async def test_an_inconsistent_list_is_logged_and_does_not_stop_the_others(
     ledger: Ledger, bucket: LocalBucket, feeder: Feeder, tmp_path: Path, wrong: Callable[[RunList], dict[str, Any]]

@@ -44,7 +44,7 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
 @pytest.fixture
 def broken_publisher(tmp_path: Path) -> Iterator[Publisher]:
     """A publisher whose Redis does not exist."""
-    publisher = publisher_to(f"unix://{tmp_path}/nobody.sock")
+    publisher = publisher_to(f"unix://{tmp_path}/missing.sock")
     yield publisher
     publisher.close()
 
@@ -229,7 +229,7 @@ def test_a_publisher_works_again_when_redis_is_back(tmp_path: Path) -> None:
 
 @pytest.fixture
 def retries(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Pauses of kombu and redis-py before they try again; none is waited for."""
+    """Record the pauses of kombu and redis-py before they try again, without waiting."""
     pauses: list[float] = []
     for module in ("kombu.utils.functional", "redis.retry"):
         monkeypatch.setattr(f"{module}.sleep", pauses.append)
@@ -269,12 +269,12 @@ async def test_the_backlog_counts_waiting_and_unacknowledged_messages(publisher:
 
 @pytest.mark.usefixtures("redis")
 async def test_the_backlog_is_counted_in_the_database_of_the_queue(redis_url: str) -> None:
-    """Otherwise the dispatcher finds no messages, counts all of them as lost, and publishes them again and again."""
+    """In another one, the dispatcher finds no messages, counts all of them as lost, and publishes them repeatedly."""
     publisher = publisher_to(f"{redis_url}?db=2")
     publisher.publish(Queue.LIVE, some_ids(3), 1)
     publisher.close()
-    async with open_redis(f"{redis_url}?db=2") as ledger_s:
-        assert (await count_backlog(ledger_s)).waiting[Queue.LIVE] == 3
+    async with open_redis(f"{redis_url}?db=2") as queue_redis:
+        assert (await count_backlog(queue_redis)).waiting[Queue.LIVE] == 3
 
 
 async def test_the_backlog_of_an_unused_redis_is_empty(redis: Redis) -> None:

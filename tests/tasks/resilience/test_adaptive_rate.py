@@ -23,7 +23,7 @@ pytestmark = pytest.mark.both_redises
 RATE = 100.0
 ALLOWANCE = Allowance(rate=RATE)
 HOUR = 3600.0
-SILENT = RateLimitHeaders()
+NO_HEADERS = RateLimitHeaders()
 
 
 def window(seconds: float | None = None, **facts: float) -> RateLimitHeaders:
@@ -53,24 +53,24 @@ class Subject:
     rate: AdaptiveRate
     began: float
 
-    async def limited(self, word: RateLimitHeaders = SILENT, *, probe: bool = False) -> float:
-        """Record a 429 two seconds after the one before."""
+    async def record_429(self, headers: RateLimitHeaders = NO_HEADERS, *, probe: bool = False) -> float:
+        """Record a 429 two seconds after the previous one."""
         if await self.redis.hexists(PACE, "limited_at"):
             await self.redis.hset(PACE, "limited_at", round((await clock(self.redis) - 2) * 1000))
-        return await self.rate.on_rate_limited(word, 0.0, 0.0, probe=probe)
+        return await self.rate.on_rate_limited(headers, 0.0, 0.0, probe=probe)
 
-    async def slowed(self, times: int) -> None:
+    async def record_separate_429s(self, times: int) -> None:
         """Record several 429s that are not in a row."""
         for _ in range(times):
-            await self.limited()
+            await self.record_429()
             self.rate.on_success()
 
-    async def passes(self, key: str, field: str, seconds: float) -> None:
+    async def backdate(self, key: str, field: str, seconds: float) -> None:
         """Move a stored time into the past."""
         await self.redis.hincrby(key, field, -round(seconds * 1000))
 
-    async def is_kept(self, rate: float) -> None:
-        """Assert that this rate is in effect, or what it has recovered to since the test began."""
+    async def assert_rate(self, rate: float) -> None:
+        """Assert that this rate is in effect, plus at most its recovery since the test began."""
         effective = (await self.rate.get_status()).effective
         recovered = (await clock(self.redis) - self.began) * RATE / 100
         assert rate - 0.01 <= effective <= min(RATE, rate + recovered + 0.01)
@@ -86,7 +86,7 @@ async def subject(redis: Redis, holds: Holds) -> Subject:
     return Subject(redis, AdaptiveRate(redis, "default", ALLOWANCE, holds), await clock(redis))
 
 
-async def the_hold(holds: Holds) -> Hold:
+async def only_hold(holds: Holds) -> Hold:
     (hold,) = await holds.list_all()
     assert hold.scope == "default"
     return hold
@@ -105,7 +105,7 @@ class Quota:
         account = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, allowance)
         await RateLimiter(self.redis, self._no_sleep).acquire(account, Queue.LIVE)
 
-    async def is_spent(self) -> float:
+    async def assert_spent(self) -> float:
         """Assert that the quota is spent; return the seconds until the next day."""
         with pytest.raises(AccountHeld, match="quota") as held:
             await self.spend()
@@ -123,113 +123,115 @@ class Quota:
 async def test_the_rate_falls_by_a_fifth_with_each_429_after_the_first_two_in_a_short_time(
     subject: Subject, times: int, kept: float
 ) -> None:
-    await subject.slowed(times)
-    await subject.is_kept(kept)
+    await subject.record_separate_429s(times)
+    await subject.assert_rate(kept)
 
 
 async def test_the_rate_never_falls_below_a_twentieth(subject: Subject) -> None:
-    await subject.slowed(25)
-    await subject.is_kept(RATE / 20)
+    await subject.record_separate_429s(25)
+    await subject.assert_rate(RATE / 20)
 
 
-async def test_the_rate_stays_when_429s_are_far_apart(subject: Subject) -> None:
+async def test_the_rate_does_not_fall_when_429s_are_far_apart(subject: Subject) -> None:
     for _ in range(6):
-        await subject.rate.on_rate_limited(SILENT, 0.0, 0.0, probe=False)
-        await subject.passes(PACE, "limited_at", 31)
-    await subject.is_kept(RATE)
+        await subject.rate.on_rate_limited(NO_HEADERS, 0.0, 0.0, probe=False)
+        await subject.backdate(PACE, "limited_at", 31)
+    await subject.assert_rate(RATE)
 
 
 async def test_429s_of_simultaneous_requests_count_once(subject: Subject, redis: Redis, holds: Holds) -> None:
-    await subject.slowed(2)
-    together = round(await clock(redis) * 1000) + 900  # the next lines have almost two seconds
+    await subject.record_separate_429s(2)
+    together = round(await clock(redis) * 1000) + 900  # leaves almost two seconds for the next lines
     await redis.hset(PACE, "limited_at", together)
     for _ in range(20):
         assert 50 < await subject.rate.on_rate_limited(A_MINUTE, 0.0, 0.0, probe=False) <= 60
-    await subject.is_kept(RATE)
-    assert not (await the_hold(holds)).needs_probe
-    await subject.limited()
-    await subject.is_kept(80)
+    await subject.assert_rate(RATE)
+    assert not (await only_hold(holds)).needs_probe
+    await subject.record_429()
+    await subject.assert_rate(80)
 
 
 async def test_a_reduced_rate_applies_to_another_process_at_once(subject: Subject, redis: Redis, holds: Holds) -> None:
-    await subject.slowed(3)
+    await subject.record_separate_429s(3)
     subject.rate = AdaptiveRate(redis, "default", ALLOWANCE, holds)
-    await subject.is_kept(80)
+    await subject.assert_rate(80)
 
 
 # The rate recovers
 
 
 async def test_the_rate_recovers_by_a_hundredth_per_quiet_second(subject: Subject) -> None:
-    await subject.slowed(3)
-    await subject.passes(PACE, "slowed_at", 10)
-    await subject.is_kept(90)
+    await subject.record_separate_429s(3)
+    await subject.backdate(PACE, "slowed_at", 10)
+    await subject.assert_rate(90)
 
 
-async def test_the_rate_recovers_to_the_configured_rate_at_most(subject: Subject) -> None:
-    await subject.slowed(4)
-    await subject.passes(PACE, "slowed_at", HOUR)
+async def test_the_rate_does_not_recover_beyond_the_configured_rate(subject: Subject) -> None:
+    await subject.record_separate_429s(4)
+    await subject.backdate(PACE, "slowed_at", HOUR)
     assert await subject.rate.get_status() == RateStatus(configured=RATE, effective=RATE, manual=False, used_today=0)
 
 
-async def test_the_rate_falls_from_where_it_had_recovered_to_when_429s_come_again(subject: Subject) -> None:
-    await subject.slowed(3)
-    await subject.passes(PACE, "slowed_at", 10)
-    await subject.slowed(1)
-    await subject.is_kept(72)
+async def test_the_recovered_rate_falls_when_429s_come_again(subject: Subject) -> None:
+    await subject.record_separate_429s(3)
+    await subject.backdate(PACE, "slowed_at", 10)
+    await subject.record_separate_429s(1)
+    await subject.assert_rate(72)
 
 
 # The wait after a 429
 
 
-async def test_the_wait_doubles_with_each_429_that_names_none_until_only_a_probe_ends_the_hold(
+async def test_the_wait_doubles_with_each_429_that_has_none_until_the_hold_needs_a_probe(
     subject: Subject, holds: Holds
 ) -> None:
-    assert [await subject.limited() for _ in range(5)] == [1, 2, 4, 8, 16]
-    hold = await the_hold(holds)
+    assert [await subject.record_429() for _ in range(5)] == [1, 2, 4, 8, 16]
+    hold = await only_hold(holds)
     assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS asks to slow down")
 
-    assert await subject.limited() == 30
+    assert await subject.record_429() == 30
 
-    hold = await the_hold(holds)
+    hold = await only_hold(holds)
     assert (hold.reason, hold.needs_probe) == ("429", True)
     assert "every request" in hold.note
 
 
 async def test_a_429_to_a_probe_doubles_the_pause(subject: Subject) -> None:
     for _ in range(6):
-        await subject.limited()
-    assert [await subject.limited(probe=True) for _ in range(2)] == [60, 120]
+        await subject.record_429()
+    assert [await subject.record_429(probe=True) for _ in range(2)] == [60, 120]
 
 
 @pytest.mark.parametrize(
-    "word",
+    "headers",
     [RateLimitHeaders(retry_after=75.5), window(reset=75.5), replace(window(reset=600), retry_after=75.5)],
 )
-async def test_the_hold_lasts_as_long_as_a_429_asks(subject: Subject, holds: Holds, word: RateLimitHeaders) -> None:
-    assert await subject.limited(word) == 75.5
-    assert (await the_hold(holds)).reason == "429"
+async def test_the_hold_lasts_as_long_as_a_429_requires(
+    subject: Subject, holds: Holds, headers: RateLimitHeaders
+) -> None:
+    assert await subject.record_429(headers) == 75.5
+    assert (await only_hold(holds)).reason == "429"
 
 
 @pytest.mark.parametrize("wait", [0.0, 0.3])
 async def test_the_hold_lasts_at_least_a_second(subject: Subject, wait: float) -> None:
-    assert await subject.limited(RateLimitHeaders(retry_after=wait)) == 1
+    assert await subject.record_429(RateLimitHeaders(retry_after=wait)) == 1
 
 
 async def test_the_sixth_429_in_a_row_places_a_hold_that_only_a_probe_ends(subject: Subject, holds: Holds) -> None:
     for _ in range(5):
-        await subject.limited(A_MINUTE)
-    assert not (await the_hold(holds)).needs_probe
-    await subject.limited(A_MINUTE)
-    assert (await the_hold(holds)).needs_probe
+        await subject.record_429(A_MINUTE)
+    assert not (await only_hold(holds)).needs_probe
+    await subject.record_429(A_MINUTE)
+    assert (await only_hold(holds)).needs_probe
 
 
 async def test_a_success_ends_a_row_of_429s(subject: Subject, holds: Holds) -> None:
     for number in range(12):
-        await subject.limited(A_MINUTE)
+        await subject.record_429(A_MINUTE)
         if number % 5 == 4:
             subject.rate.on_success()
-    assert not (await the_hold(holds)).needs_probe
+    assert not (await only_hold(holds)).needs_probe
 
 
 async def test_a_success_in_another_process_ends_a_row_of_429s_when_it_is_flushed(
@@ -237,16 +239,16 @@ async def test_a_success_in_another_process_ends_a_row_of_429s_when_it_is_flushe
 ) -> None:
     another = AdaptiveRate(redis, "default", ALLOWANCE, holds)
     for _ in range(5):
-        await subject.limited(A_MINUTE)
+        await subject.record_429(A_MINUTE)
     another.on_success()
     await another.flush()
     for _ in range(5):
-        await subject.limited(A_MINUTE)
-    assert not (await the_hold(holds)).needs_probe
+        await subject.record_429(A_MINUTE)
+    assert not (await only_hold(holds)).needs_probe
 
-    await another.flush()  # there is nothing new to report
-    await subject.limited(A_MINUTE)
-    assert (await the_hold(holds)).needs_probe
+    await another.flush()  # it has nothing new to report
+    await subject.record_429(A_MINUTE)
+    assert (await only_hold(holds)).needs_probe
 
 
 async def test_flush_writes_nothing_when_there_was_no_429(subject: Subject, redis: Redis) -> None:
@@ -259,12 +261,12 @@ async def test_flush_writes_nothing_when_there_was_no_429(subject: Subject, redi
 
 
 async def test_a_limit_of_0_places_the_hold_not_activated(subject: Subject, holds: Holds) -> None:
-    assert await subject.limited(replace(window(1.0, limit=0), retry_after=1)) == 30
-    hold = await the_hold(holds)
+    assert await subject.record_429(replace(window(1.0, limit=0), retry_after=1)) == 30
+    hold = await only_hold(holds)
     assert (hold.reason, hold.needs_probe) == (Reason.NOT_ACTIVATED, True)
     assert "not activated" in hold.note
-    assert await subject.limited(window(1.0, limit=0), probe=True) == 60
-    await subject.is_kept(RATE)
+    assert await subject.record_429(window(1.0, limit=0), probe=True) == 60
+    await subject.assert_rate(RATE)
 
 
 # The quota
@@ -274,37 +276,37 @@ async def test_a_limit_of_0_places_the_hold_not_activated(subject: Subject, hold
 async def test_a_long_wait_places_the_hold_of_the_quota(
     subject: Subject, holds: Holds, wait: float, reason: str
 ) -> None:
-    assert await subject.limited(RateLimitHeaders(retry_after=wait)) == wait
-    hold = await the_hold(holds)
+    assert await subject.record_429(RateLimitHeaders(retry_after=wait)) == wait
+    hold = await only_hold(holds)
     assert (hold.reason, hold.needs_probe) == (reason, False)
     assert wait - 60 < hold.remaining <= wait
-    await subject.is_kept(RATE)
+    await subject.assert_rate(RATE)
 
 
 async def test_the_quota_counts_from_0_when_the_day_that_a_429_announced_begins(subject: Subject, redis: Redis) -> None:
     quota = Quota(redis, requests=2)
     for _ in range(2):
         await quota.spend()
-    await subject.limited(RateLimitHeaders(retry_after=HOUR))
+    await subject.record_429(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
-    assert HOUR - 60 < await quota.is_spent() <= HOUR
+    assert HOUR - 60 < await quota.assert_spent() <= HOUR
 
-    await subject.passes(QUOTA, "since", HOUR)
+    await subject.backdate(QUOTA, "since", HOUR)
 
     assert (await subject.rate.get_status()).used_today == 0
     for _ in range(2):
         await quota.spend()
     assert (await subject.rate.get_status()).used_today == 2
-    assert DAY - 60 < await quota.is_spent() <= DAY
+    assert DAY - 60 < await quota.assert_spent() <= DAY
 
 
 async def test_a_learnt_day_of_the_quota_begins_on_time_when_no_request_is_sent(subject: Subject, redis: Redis) -> None:
     quota = Quota(redis, requests=1)
-    await subject.limited(RateLimitHeaders(retry_after=HOUR))
+    await subject.record_429(RateLimitHeaders(retry_after=HOUR))
     await redis.delete(hold_key("default"))
-    await subject.passes(QUOTA, "since", HOUR + 3 * DAY + 5 * HOUR)
+    await subject.backdate(QUOTA, "since", HOUR + 3 * DAY + 5 * HOUR)
     await quota.spend()
-    assert 19 * HOUR - 60 < await quota.is_spent() <= 19 * HOUR
+    assert 19 * HOUR - 60 < await quota.assert_spent() <= 19 * HOUR
 
 
 @pytest.mark.parametrize(
@@ -323,7 +325,7 @@ async def test_a_successful_probe_begins_a_new_day_of_the_quota_when_429s_had_la
     quota = Quota(redis, requests=2)
     for _ in range(2):
         await quota.spend()
-    await subject.passes(QUOTA, "since", 5 * HOUR)
+    await subject.backdate(QUOTA, "since", 5 * HOUR)
 
     await subject.rate.on_hold_ended(Hold("default", reason, "", lasting, 0.0, needs_probe=True))
 
@@ -331,14 +333,14 @@ async def test_a_successful_probe_begins_a_new_day_of_the_quota_when_429s_had_la
         assert (await subject.rate.get_status()).used_today == 1, "the probe itself"
         await quota.spend()
     left = DAY if new_day else DAY - 5 * HOUR
-    assert left - 60 < await quota.is_spent() <= left
+    assert left - 60 < await quota.assert_spent() <= left
 
 
 # The headers
 
 
 @pytest.mark.parametrize(
-    ("word", "wait"),
+    ("headers", "wait"),
     [
         (window(remaining=0, reset=2.0), 2),
         (window(remaining=0, reset=119.0), 119),
@@ -348,10 +350,10 @@ async def test_a_successful_probe_begins_a_new_day_of_the_quota_when_429s_had_la
     ],
 )
 async def test_no_request_is_sent_until_a_spent_window_ends(
-    subject: Subject, holds: Holds, word: RateLimitHeaders, wait: float
+    subject: Subject, holds: Holds, headers: RateLimitHeaders, wait: float
 ) -> None:
-    assert await subject.rate.on_headers(word, 0.0, 0.0) == wait
-    hold = await the_hold(holds)
+    assert await subject.rate.on_headers(headers, 0.0, 0.0) == wait
+    hold = await only_hold(holds)
     assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS says none is left")
 
 
@@ -360,11 +362,11 @@ async def test_a_long_spent_window_places_the_hold_of_the_quota(
     subject: Subject, holds: Holds, seconds: float | None
 ) -> None:
     assert await subject.rate.on_headers(window(seconds, limit=5000, remaining=0, reset=HOUR), 0.0, 0.0) == HOUR
-    assert (await the_hold(holds)).reason == "quota"
+    assert (await only_hold(holds)).reason == "quota"
 
 
 @pytest.mark.parametrize(
-    "word",
+    "headers",
     [
         window(remaining=0, reset=1.0),
         window(remaining=0),
@@ -373,18 +375,18 @@ async def test_a_long_spent_window_places_the_hold_of_the_quota(
         window(limit=5, reset=60.0),
         window(1.0, limit=0, remaining=0),
         window(1.0, remaining=0),
-        SILENT,
+        NO_HEADERS,
     ],
 )
 async def test_headers_place_no_hold_when_they_do_not_concern_the_next_seconds(
-    subject: Subject, redis: Redis, word: RateLimitHeaders
+    subject: Subject, redis: Redis, headers: RateLimitHeaders
 ) -> None:
-    assert await subject.rate.on_headers(word, 0.0, 0.0) == 0
+    assert await subject.rate.on_headers(headers, 0.0, 0.0) == 0
     assert await redis.keys("*") == []
 
 
 @pytest.mark.parametrize(
-    ("word", "effective"),
+    ("headers", "effective"),
     [
         (window(1.0, limit=5), 4),
         (window(1.0, limit=1000), RATE),
@@ -396,9 +398,9 @@ async def test_headers_place_no_hold_when_they_do_not_concern_the_next_seconds(
     ],
 )
 async def test_the_rate_is_the_granted_one_less_the_use_and_the_reserve_of_others(
-    subject: Subject, word: RateLimitHeaders, effective: float
+    subject: Subject, headers: RateLimitHeaders, effective: float
 ) -> None:
-    await subject.rate.on_headers(word, 0.0, 0.0)
+    await subject.rate.on_headers(headers, 0.0, 0.0)
     assert (await subject.rate.get_status()).effective == pytest.approx(effective)
 
 
@@ -423,7 +425,7 @@ async def test_requests_wait_for_the_end_of_a_window_that_others_filled(
     assert (await subject.rate.on_headers(window(1.0, limit=10, remaining=left), 0.0, 0.0) > 0) is wait
 
 
-async def test_requests_do_not_wait_when_our_own_filled_the_window(subject: Subject, redis: Redis) -> None:
+async def test_requests_do_not_wait_when_our_own_requests_filled_the_window(subject: Subject, redis: Redis) -> None:
     limited = Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=10_000.0))
     for _ in range(10):
         await RateLimitScript(redis).acquire(limited, Queue.LIVE, "acquire")
@@ -437,7 +439,7 @@ async def test_the_granted_rate_is_used_for_ten_minutes(subject: Subject, redis:
     after = await clock(redis)
     assert before - 0.001 <= int(await redis.hget(PACE, "granted_until")) / 1000 - 600 <= after + 0.001
 
-    await subject.passes(PACE, "granted_until", 601)
+    await subject.backdate(PACE, "granted_until", 601)
 
     status = await subject.rate.get_status()
     assert (status.effective, status.granted, status.neighbour) == (RATE, None, None)
@@ -466,24 +468,24 @@ async def test_a_full_window_is_sent_to_redis_at_once(subject: Subject) -> None:
 
 
 async def test_a_reduced_rate_recovers_to_the_granted_rate(subject: Subject) -> None:
-    await subject.slowed(3)
+    await subject.record_separate_429s(3)
     await subject.rate.on_headers(window(1.0, limit=51), 0.0, 0.0)
     assert (await subject.rate.get_status()).effective == 50
-    await subject.slowed(1)
-    await subject.is_kept(40)
+    await subject.record_separate_429s(1)
+    await subject.assert_rate(40)
 
 
 async def test_the_first_429_waits_for_its_window_and_places_no_hold(subject: Subject, holds: Holds) -> None:
     full = window(1.0, limit=10, remaining=0)
-    assert 0 < await subject.limited(full) <= 1
+    assert 0 < await subject.record_429(full) <= 1
     assert await holds.list_all() == []
-    assert await subject.limited(full) == 2
-    assert (await the_hold(holds)).reason == "429"
+    assert await subject.record_429(full) == 2
+    assert (await only_hold(holds)).reason == "429"
 
 
 async def test_a_429_with_a_spent_minute_waits_for_the_end_of_the_minute(subject: Subject, holds: Holds) -> None:
-    assert await subject.limited(window(60.0, limit=300, remaining=0)) == 60
-    assert (await the_hold(holds)).reason == "429"
+    assert await subject.record_429(window(60.0, limit=300, remaining=0)) == 60
+    assert (await only_hold(holds)).reason == "429"
 
 
 # The manual rate
@@ -502,7 +504,7 @@ async def test_the_rate_is_that_of_the_settings_unless_it_is_set_manually(
 
 
 async def test_a_manual_rate_ends_a_reduction(subject: Subject) -> None:
-    await subject.slowed(10)
+    await subject.record_separate_429s(10)
     await subject.rate.set_rate(40.0)
     assert (await subject.rate.get_status()).effective == 40
 
@@ -515,7 +517,7 @@ async def test_a_manual_rate_is_capped_by_the_granted_rate(subject: Subject) -> 
 
 
 async def test_accounts_have_separate_rates(subject: Subject, redis: Redis, holds: Holds) -> None:
-    await subject.slowed(3)
+    await subject.record_separate_429s(3)
     await subject.rate.set_rate(20.0)
     assert await AdaptiveRate(redis, "another", ALLOWANCE, holds).get_status() == RateStatus(
         configured=RATE, effective=RATE, manual=False, used_today=0

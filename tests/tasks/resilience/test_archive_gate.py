@@ -39,7 +39,7 @@ async def test_enter_passes_when_there_is_no_hold(gate: ArchiveGate) -> None:
     assert [await gate.enter() for _ in range(3)] == [None] * 3
 
 
-async def test_enter_sends_redis_nothing_when_the_gate_is_open(gate: ArchiveGate, holds: Holds) -> None:
+async def test_enter_sends_nothing_to_redis_when_the_gate_is_open(gate: ArchiveGate, holds: Holds) -> None:
     await holds.place_for(ARCHIVE, Reason.CANNOT_READ, "", 600)
     assert await gate.enter() is None
 
@@ -62,7 +62,7 @@ async def test_one_caller_of_all_processes_is_the_probe_when_the_pause_is_over(
     assert [answer for answer in entered if not isinstance(answer, ArchiveHeld)] == [Reason.CANNOT_WRITE]
 
 
-async def test_enter_passes_when_the_hold_ended_before_the_gate_was_told(
+async def test_enter_passes_when_the_hold_ended_before_the_gate_was_updated(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis)
@@ -124,7 +124,7 @@ async def test_a_probe_does_not_end_a_hold_that_a_person_placed_in_the_meantime(
     assert hold.is_manual
 
 
-async def test_check_not_closed_since_raises_only_for_callers_that_passed_before_the_gate_was_closed(
+async def test_check_not_closed_since_raises_only_for_callers_that_passed_before_the_gate_closed(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     before = gate.generation
@@ -132,9 +132,9 @@ async def test_check_not_closed_since_raises_only_for_callers_that_passed_before
     await close(gate, holds, redis)
     with pytest.raises(ArchiveHeld, match="cannot_write"):
         gate.check_not_closed_since(before)
-    probe_s = gate.generation
+    probe_generation = gate.generation
     gate.set_hold(await holds.get(ARCHIVE))
-    gate.check_not_closed_since(probe_s)
+    gate.check_not_closed_since(probe_generation)
 
 
 async def test_check_not_closed_since_passes_when_the_gate_is_open_again(

@@ -90,17 +90,18 @@ async def trip(breaker: CircuitBreaker, error: Exception | None = None) -> None:
 
 
 @pytest.mark.parametrize(
-    ("well", "failures"), [(0, ENOUGH), (5, ENOUGH), (9, ENOUGH), (10, ENOUGH + 1), (20, ENOUGH + 1), (500, ENOUGH + 1)]
+    ("successes", "failures"),
+    [(0, ENOUGH), (5, ENOUGH), (9, ENOUGH), (10, ENOUGH + 1), (20, ENOUGH + 1), (500, ENOUGH + 1)],
 )
 async def test_ten_failures_are_an_outage_when_they_are_more_than_half_of_the_last_twenty(
-    breaker: CircuitBreaker, holds: Holds, well: int, failures: int
+    breaker: CircuitBreaker, holds: Holds, successes: int, failures: int
 ) -> None:
-    for _ in range(well):
+    for _ in range(successes):
         breaker.record_success()
     assert await failures_until_a_hold(breaker, holds) == failures
 
 
-async def test_failures_are_no_outage_when_every_second_evaluation_succeeds(
+async def test_failures_are_not_an_outage_when_every_second_evaluation_succeeds(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
     for _ in range(50):
@@ -113,7 +114,7 @@ UNEXPECTED = UnexpectedAnswer("a page", 200)
 
 
 @pytest.mark.parametrize("tail", [0, 150])
-async def test_unexpected_answers_are_no_outage_while_other_evaluations_succeed(
+async def test_unexpected_answers_are_not_an_outage_while_other_evaluations_succeed(
     breaker: CircuitBreaker, holds: Holds, tail: int
 ) -> None:
     """Only evaluations that fail may be left at the end of a run."""
@@ -158,7 +159,7 @@ async def test_unexpected_answers_do_not_add_to_other_failures(breaker: CircuitB
     assert await holds.list_all() == []
 
 
-async def test_failures_are_no_outage_when_there_are_successes_between_them(
+async def test_failures_are_not_an_outage_when_there_are_successes_between_them(
     breaker: CircuitBreaker, holds: Holds
 ) -> None:
     for _ in range(3):
@@ -250,7 +251,7 @@ async def test_three_failures_are_an_outage_when_nothing_succeeded_for_an_hour(
 async def test_the_first_success_in_an_hour_ends_an_outage_of_three_failures(
     redis: Redis, holds: Holds, error: Exception
 ) -> None:
-    """Failures are faster than successes: if half of a run fail, three may fail before one succeeds."""
+    """Failures are faster than successes. If half of a run fails, three may fail before one succeeds."""
     breaker, another = (CircuitBreaker(redis, "default", holds) for _ in range(2))
     for _ in range(3):
         await fail(breaker, error)
@@ -275,7 +276,7 @@ async def test_the_first_success_in_an_hour_leaves_other_holds(redis: Redis, hol
     assert [hold.reason for hold in await holds.list_all()] == [Reason.UNAUTHORIZED]
 
 
-async def test_two_evaluations_that_always_fail_are_no_outage(redis: Redis, holds: Holds) -> None:
+async def test_two_evaluations_that_always_fail_are_not_an_outage(redis: Redis, holds: Holds) -> None:
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(2):
         assert not await fail(breaker)
@@ -305,7 +306,7 @@ async def test_one_refusal_of_the_store_holds_the_archive_with_the_code_of_the_s
     assert hold.note == "the archive could not create an object: access is denied (AccessDenied)"
 
 
-async def test_an_evaluation_is_charged_when_it_is_refused_again_after_the_probe_of_another_succeeded(
+async def test_an_evaluation_refused_again_after_the_successful_probe_of_another_is_charged(
     breaker: CircuitBreaker, holds: Holds, redis: Redis
 ) -> None:
     await fail(breaker, REFUSED)
@@ -470,8 +471,8 @@ async def test_reset_forgets_successes(breaker: CircuitBreaker, holds: Holds) ->
 
 
 async def test_failures_are_charged_until_most_evaluations_fail(breaker: CircuitBreaker) -> None:
-    blamed = [await fail(breaker) for _ in range(ENOUGH + 2)]
-    assert blamed == [False] * (ENOUGH - 1) + [True] * 3
+    excused = [await fail(breaker) for _ in range(ENOUGH + 2)]
+    assert excused == [False] * (ENOUGH - 1) + [True] * 3
 
 
 @pytest.mark.parametrize("suspect", [False, True])

@@ -1,4 +1,4 @@
-"""The holds of accounts, backfills and the archive, as a process reads them each second."""
+"""The holds of accounts, backfills and the archive, as a process refreshes them each second."""
 
 import pytest
 from redis.asyncio import Redis
@@ -30,7 +30,7 @@ def monitor(holds: Holds, redis: Redis, gate: ArchiveGate) -> HoldMonitor:
     return HoldMonitor(["default", "kyb"], holds, redis, RateLimiter(redis), gate)
 
 
-async def seen(monitor: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
+async def held_scopes(monitor: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
     found = await monitor.refresh()
     return {
         (account, queue): [hold.scope for hold in held] for account, of in found.items() for queue, held in of.items()
@@ -40,11 +40,11 @@ async def seen(monitor: HoldMonitor) -> dict[tuple[str, Queue], list[str]]:
 async def test_refresh_returns_the_holds_of_each_queue_of_each_account(
     monitor: HoldMonitor, holds: Holds, gate: ArchiveGate
 ) -> None:
-    assert not any((await seen(monitor)).values())
+    assert not any((await held_scopes(monitor)).values())
     await holds.place_manual("kyb", "")
     await holds.place_for(backfill_of("default"), Reason.QUOTA, "", 60)
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    assert await seen(monitor) == {
+    assert await held_scopes(monitor) == {
         ("default", Queue.LIVE): [ARCHIVE],
         ("default", Queue.BACKFILL): [ARCHIVE, backfill_of("default")],
         ("kyb", Queue.LIVE): ["kyb", ARCHIVE],
@@ -75,11 +75,11 @@ async def test_refresh_makes_two_round_trips_for_any_number_of_accounts(
     holds: Holds, redis: Redis, gate: ArchiveGate
 ) -> None:
     monitor = HoldMonitor([f"account-{number}" for number in range(100)], holds, redis, RateLimiter(redis), gate)
-    before = await reads(redis)
+    before = await count_reads(redis)
     await monitor.refresh()
-    # One for the accounts, one for the runs.
-    assert await reads(redis) - before - 1 == 2
+    # One round trip for the accounts, one for the runs.
+    assert await count_reads(redis) - before - 1 == 2
 
 
-async def reads(redis: Redis) -> int:
+async def count_reads(redis: Redis) -> int:
     return int((await redis.info("stats"))["total_reads_processed"])

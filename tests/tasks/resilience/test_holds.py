@@ -18,11 +18,11 @@ def holds(redis: Redis) -> Holds:
     return Holds(redis)
 
 
-async def pause_is_over(redis: Redis, account: str = "default") -> None:
+async def end_pause(redis: Redis, account: str = "default") -> None:
     await redis.hset(hold_key(account), "until", 1)
 
 
-async def outage(holds: Holds, *, probe: bool) -> float:
+async def record_outage(holds: Holds, *, probe: bool) -> float:
     return await holds.place_until_probe("default", Reason.OUTAGE, "most fail", OUTAGE_BACKOFF, probe=probe)
 
 
@@ -59,7 +59,7 @@ async def test_a_failure_of_a_request_in_flight_does_not_change_the_hold(holds: 
 
 async def test_a_late_failure_does_not_begin_the_next_pause(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
-    await pause_is_over(redis)
+    await end_pause(redis)
     assert await refused(holds, "default", 401, probe=False) == 0
 
 
@@ -82,13 +82,13 @@ async def test_a_prolonged_hold_keeps_its_beginning_and_has_the_latest_reason(ho
 
 async def test_a_hold_goes_on_after_its_pause_until_the_probe_is_answered(holds: Holds, redis: Redis) -> None:
     await refused(holds, "default", 401, probe=False)
-    await pause_is_over(redis)
+    await end_pause(redis)
     hold = await holds.get("default")
     assert hold
     assert hold.remaining == 0
 
 
-async def test_the_pause_is_the_shortest_again_when_a_hold_has_ended(holds: Holds) -> None:
+async def test_the_pause_starts_at_its_minimum_again_after_a_hold_has_ended(holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
     await refused(holds, "default", 401, probe=True)
 
@@ -151,22 +151,22 @@ async def test_list_all_returns_the_holds_in_order_of_their_scopes(holds: Holds)
 AUTOMATIC: dict[str, Callable[[Holds], Awaitable[object]]] = {
     "a refused key": lambda holds: refused(holds, "default", 401, probe=False),
     "a refused probe": lambda holds: refused(holds, "default", 403, probe=True),
-    "an outage": lambda holds: outage(holds, probe=False),
-    "a failed probe of an outage": lambda holds: outage(holds, probe=True),
+    "an outage": lambda holds: record_outage(holds, probe=False),
+    "a failed probe of an outage": lambda holds: record_outage(holds, probe=True),
     "a 429": lambda holds: holds.place_for("default", Reason.SLOW_DOWN, "slow down", 600),
     "a probe that was answered": lambda holds: holds.end_after_probe("default"),
     "a probe that proved nothing": lambda holds: holds.release_probe("default"),
 }
 
 
-@pytest.mark.parametrize("happens", AUTOMATIC.values(), ids=AUTOMATIC)
+@pytest.mark.parametrize("change", AUTOMATIC.values(), ids=AUTOMATIC)
 async def test_a_manual_hold_is_not_replaced_or_ended_by_this_program(
-    holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
+    holds: Holds, redis: Redis, change: Callable[[Holds], Awaitable[object]]
 ) -> None:
     await holds.place_manual("default", "the month is being closed")
     before = await redis.hgetall(hold_key("default"))
 
-    await happens(holds)
+    await change(holds)
 
     assert await redis.hgetall(hold_key("default")) == before
     assert await redis.pttl(hold_key("default")) == -1
@@ -182,11 +182,11 @@ async def test_end_ends_a_manual_hold(holds: Holds) -> None:
     assert await holds.get("default") is None
 
 
-@pytest.mark.parametrize("happens", list(AUTOMATIC.values())[:5], ids=list(AUTOMATIC)[:5])
+@pytest.mark.parametrize("change", list(AUTOMATIC.values())[:5], ids=list(AUTOMATIC)[:5])
 async def test_place_manual_replaces_every_other_hold(
-    holds: Holds, redis: Redis, happens: Callable[[Holds], Awaitable[object]]
+    holds: Holds, redis: Redis, change: Callable[[Holds], Awaitable[object]]
 ) -> None:
-    await happens(holds)
+    await change(holds)
     await redis.hincrby(hold_key("default"), "since", -600_000)
 
     await holds.place_manual("default", "enough")
@@ -198,7 +198,7 @@ async def test_place_manual_replaces_every_other_hold(
     assert await redis.pttl(hold_key("default")) == -1
 
 
-async def test_place_manual_replaces_a_manual_hold_only_if_asked_to(holds: Holds) -> None:
+async def test_place_manual_replaces_a_manual_hold_only_with_replace(holds: Holds) -> None:
     assert await holds.place_manual("default", "first", by="alice") is True
     assert await holds.place_manual("default", "second", by="bob") is False
     assert [(hold.note, hold.by) for hold in await holds.list_all()] == [("first", "alice")]
@@ -210,7 +210,7 @@ async def test_place_manual_replaces_a_manual_hold_only_if_asked_to(holds: Holds
 
 
 async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_a_minute(holds: Holds) -> None:
-    assert [await outage(holds, probe=number > 0) for number in range(6)] == [5, 10, 20, 40, 60, 60]
+    assert [await record_outage(holds, probe=number > 0) for number in range(6)] == [5, 10, 20, 40, 60, 60]
 
 
 # Enter
@@ -220,7 +220,7 @@ async def test_each_failed_probe_of_an_outage_doubles_the_pause_up_to_a_minute(h
 async def archive_held(holds: Holds, redis: Redis) -> None:
     """Put the archive on hold, and let its pause pass."""
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    await pause_is_over(redis, ARCHIVE)
+    await end_pause(redis, ARCHIVE)
 
 
 async def test_enter_returns_none_when_there_is_no_hold(holds: Holds, redis: Redis) -> None:
@@ -259,7 +259,7 @@ async def test_enter_makes_another_caller_the_probe_when_the_lease_of_the_first_
     assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
     with pytest.raises(ArchiveHeld):
         await holds.enter(ARCHIVE)
-    await pause_is_over(redis, ARCHIVE)
+    await end_pause(redis, ARCHIVE)
     assert await holds.enter(ARCHIVE) is Reason.CANNOT_WRITE
 
 

@@ -10,7 +10,7 @@ pytestmark = pytest.mark.both_redises
 ANSWERS = "docv:answers:default"
 ANSWERED = "docv:answered:default"
 ONE, ANOTHER, THIRD = (str(uuid4()) for _ in range(3))
-AN_AGE_AGO = 1.0
+LONG_AGO = 1.0
 """A time before all answers of a test, in seconds since the epoch."""
 
 
@@ -41,14 +41,14 @@ async def test_the_first_403_of_an_evaluation_decides_nothing(monitor: Permissio
     assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
 
 
-async def test_a_second_403_is_the_evaluations_own_when_another_got_an_answer_since(
+async def test_a_second_403_is_attributed_to_the_evaluation_when_another_got_an_answer_since(
     monitor: PermissionMonitor, redis: Redis
 ) -> None:
     await monitor.record_forbidden(ONE, None)
     elsewhere = PermissionMonitor(redis, "default")
     elsewhere.record_answered(ANOTHER)
     await elsewhere.flush()
-    assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.EVALUATION
+    assert (await monitor.record_forbidden(ONE, LONG_AGO)).verdict is Verdict.EVALUATION
 
 
 async def test_the_control_is_the_evaluation_that_got_an_answer_last(monitor: PermissionMonitor, redis: Redis) -> None:
@@ -78,10 +78,12 @@ async def test_a_second_403_decides_nothing_when_no_other_evaluation_ever_got_an
 ) -> None:
     monitor.record_answered(ONE)
     await monitor.record_forbidden(ONE, None)
-    assert (await monitor.record_forbidden(ONE, AN_AGE_AGO)).verdict is Verdict.UNKNOWN
+    assert (await monitor.record_forbidden(ONE, LONG_AGO)).verdict is Verdict.UNKNOWN
 
 
-async def test_twenty_403s_in_a_row_are_the_accounts_and_name_three_evaluations(monitor: PermissionMonitor) -> None:
+async def test_twenty_403s_in_a_row_are_attributed_to_the_account_with_three_examples(
+    monitor: PermissionMonitor,
+) -> None:
     monitor.record_answered(ONE)
     assert (await record_403s(monitor, 19)).verdict is Verdict.FIRST
     found = await monitor.record_forbidden(ANOTHER, None)
@@ -91,7 +93,7 @@ async def test_twenty_403s_in_a_row_are_the_accounts_and_name_three_evaluations(
 
 
 @pytest.mark.parametrize("where", [0, 10, 18])
-async def test_403s_are_not_the_accounts_when_one_of_the_last_twenty_answers_is_another(
+async def test_403s_are_not_attributed_to_the_account_when_one_of_the_last_twenty_answers_differs(
     monitor: PermissionMonitor, redis: Redis, where: int
 ) -> None:
     await record_403s(monitor, 19)
@@ -100,7 +102,7 @@ async def test_403s_are_not_the_accounts_when_one_of_the_last_twenty_answers_is_
     assert (await monitor.record_forbidden(ONE, None)).verdict is Verdict.FIRST
 
 
-async def test_403s_are_not_the_accounts_when_another_process_got_another_answer(
+async def test_403s_are_not_attributed_to_the_account_when_another_process_got_another_answer(
     monitor: PermissionMonitor, redis: Redis
 ) -> None:
     elsewhere = PermissionMonitor(redis, "default")
@@ -118,7 +120,7 @@ async def test_a_403_of_an_evaluation_does_not_count_against_the_account(
 ) -> None:
     monitor.record_answered(ANOTHER)
     for _ in range(50):
-        assert (await monitor.record_forbidden(str(uuid4()), AN_AGE_AGO)).verdict is Verdict.EVALUATION
+        assert (await monitor.record_forbidden(str(uuid4()), LONG_AGO)).verdict is Verdict.EVALUATION
     assert await redis.llen(ANSWERS) == 1
 
 
@@ -130,7 +132,7 @@ async def test_a_403_of_an_evaluation_does_not_count_against_the_account(
         (2, 301, Verdict.FIRST),
     ],
 )
-async def test_a_few_403s_are_the_accounts_after_five_minutes_without_another_answer(
+async def test_a_few_403s_are_attributed_to_the_account_after_five_minutes_without_another_answer(
     monitor: PermissionMonitor, redis: Redis, evaluations: int, age: int, verdict: Verdict
 ) -> None:
     await record_403s(monitor, evaluations - 1)

@@ -14,8 +14,8 @@ from tasks.resilience.rate_headers import RateLimitHeaders, RateLimitWindow, par
 NOW = datetime(2026, 1, 31, 12, 0, tzinfo=UTC).timestamp()
 
 
-def said(headers: dict[str, str]) -> float | None:
-    """Return the wait after a 429 with these headers."""
+def wait_after_429(headers: dict[str, str]) -> float | None:
+    """Return the seconds to wait after a 429 with these headers, or None if they have no wait."""
     return parse_rate_limit_headers(headers, NOW).wait
 
 
@@ -23,15 +23,15 @@ def windows(headers: dict[str, str]) -> tuple[RateLimitWindow, ...]:
     return parse_rate_limit_headers(headers, NOW).windows
 
 
-@pytest.mark.parametrize("mark", ["", "X-", "x-"])
-def test_limit_remaining_and_reset_are_parsed(mark: str) -> None:
-    headers = {f"{mark}RateLimit-Limit": "50", f"{mark}RateLimit-Remaining": "7", f"{mark}RateLimit-Reset": "1"}
+@pytest.mark.parametrize("prefix", ["", "X-", "x-"])
+def test_limit_remaining_and_reset_are_parsed(prefix: str) -> None:
+    headers = {f"{prefix}RateLimit-Limit": "50", f"{prefix}RateLimit-Remaining": "7", f"{prefix}RateLimit-Reset": "1"}
     assert windows(headers) == (RateLimitWindow(1.0, limit=50, remaining=7, reset=1.0),)
 
 
 @pytest.mark.parametrize("left_today", [999, 998])
 def test_the_recorded_headers_of_riskos_are_parsed(left_today: int) -> None:
-    said = parse_rate_limit_headers(
+    parsed = parse_rate_limit_headers(
         {
             "X-Ratelimit-Limit-Window": "10",
             "X-Ratelimit-Remaining-Window": "9",
@@ -41,23 +41,23 @@ def test_the_recorded_headers_of_riskos_are_parsed(left_today: int) -> None:
         },
         NOW,
     )
-    assert said.rate == RateLimitWindow(1.0, limit=10, remaining=9)
-    assert said.day == RateLimitWindow(86_400.0, limit=1000, remaining=left_today)
-    assert (said.wait, said.is_blocked) == (None, False)
+    assert parsed.rate == RateLimitWindow(1.0, limit=10, remaining=9)
+    assert parsed.day == RateLimitWindow(86_400.0, limit=1000, remaining=left_today)
+    assert (parsed.wait, parsed.is_blocked) == (None, False)
 
 
 @pytest.mark.parametrize("spell", [str, str.lower, str.upper])
-@pytest.mark.parametrize("mark", ["", "X-"])
+@pytest.mark.parametrize("prefix", ["", "X-"])
 @pytest.mark.parametrize(
     ("suffix", "seconds"),
     [("", 1), ("-Window", 1), ("-Second", 1), ("-Minute", 60), ("-Hour", 3600), ("-Day", 86_400)],
 )
 def test_the_suffix_gives_the_length_of_a_window(
-    spell: Callable[[str], str], mark: str, suffix: str, seconds: float
+    spell: Callable[[str], str], prefix: str, suffix: str, seconds: float
 ) -> None:
     headers = {
-        spell(f"{mark}RateLimit-Limit{suffix}"): "10",
-        spell(f"{mark}RateLimit-Remaining{suffix}"): "0",
+        spell(f"{prefix}RateLimit-Limit{suffix}"): "10",
+        spell(f"{prefix}RateLimit-Remaining{suffix}"): "0",
     }
     assert windows(headers) == (RateLimitWindow(seconds, limit=10, remaining=0),)
 
@@ -79,16 +79,16 @@ def test_rate_is_the_window_with_the_lowest_rate() -> None:
 
 @pytest.mark.parametrize("suffix", ["", "-Window", "-Second", "-Day"])
 def test_is_blocked_is_true_when_a_limit_is_0(suffix: str) -> None:
-    said = parse_rate_limit_headers({f"X-Ratelimit-Limit{suffix}": "0"}, NOW)
-    assert said.is_blocked
-    assert said.rate is None
+    parsed = parse_rate_limit_headers({f"X-Ratelimit-Limit{suffix}": "0"}, NOW)
+    assert parsed.is_blocked
+    assert parsed.rate is None
 
 
 def test_wait_is_the_longest_reset_of_the_spent_windows() -> None:
     second = {"RateLimit-Remaining-Second": "0", "RateLimit-Reset-Second": "1"}
     day = {"RateLimit-Remaining-Day": "5", "RateLimit-Reset-Day": "40000"}
-    assert said(second | day) == 1
-    assert said(second | day | {"RateLimit-Remaining-Day": "0"}) == 40_000
+    assert wait_after_429(second | day) == 1
+    assert wait_after_429(second | day | {"RateLimit-Remaining-Day": "0"}) == 40_000
 
 
 def test_headers_without_rate_limits_give_no_windows() -> None:
@@ -145,17 +145,17 @@ def date(seconds: float, zone: timezone = UTC) -> str:
     ],
 )
 def test_a_wait_is_parsed_in_every_form(name: str, value: str, wait: float | None) -> None:
-    assert said({name: value}) == (None if wait is None else pytest.approx(wait))
+    assert wait_after_429({name: value}) == (None if wait is None else pytest.approx(wait))
 
 
 def test_a_date_without_a_zone_is_in_utc_in_any_local_zone(monkeypatch: pytest.MonkeyPatch) -> None:
-    # RFC 9110, 5.6.7: every HTTP date is in GMT, and the form of asctime, which does not say so, is to be accepted.
+    # RFC 9110, 5.6.7: every HTTP date is in GMT. The form of asctime, which has no zone, has to be accepted.
     asctime = "Sat Jan 31 12:00:30 2026"
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     try:
-        assert said({"Retry-After": asctime}) == 30
-        assert said({"Retry-After": "Sat, 31 Jan 2026 12:00:30"}) == 30
+        assert wait_after_429({"Retry-After": asctime}) == 30
+        assert wait_after_429({"Retry-After": "Sat, 31 Jan 2026 12:00:30"}) == 30
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -163,11 +163,11 @@ def test_a_date_without_a_zone_is_in_utc_in_any_local_zone(monkeypatch: pytest.M
 
 def test_the_first_valid_spelling_of_a_wait_counts() -> None:
     headers = {"X-RateLimit-Reset": "3", "X-Retry-After": "2", "Retry-After": "1"}
-    assert said(headers) == 1
-    assert said(headers | {"Retry-After": "soon"}) == 2
-    assert said(headers | {"Retry-After": "", "X-Retry-After": "-1"}) == 3
-    assert said({"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0"}) is None
-    assert said({}) is None
+    assert wait_after_429(headers) == 1
+    assert wait_after_429(headers | {"Retry-After": "soon"}) == 2
+    assert wait_after_429(headers | {"Retry-After": "", "X-Retry-After": "-1"}) == 3
+    assert wait_after_429({"X-RateLimit-Limit": "10", "X-RateLimit-Remaining": "0"}) is None
+    assert wait_after_429({}) is None
 
 
 dates = st.builds(

@@ -40,7 +40,7 @@ def account(name: str = "default", shared_with: str | None = None, **allowance: 
 
 
 class Waits(list[float]):
-    """A sleep that records how long and does not sleep."""
+    """A sleep that records its duration, and does not sleep."""
 
     async def __call__(self, seconds: float) -> None:
         self.append(seconds)
@@ -58,7 +58,7 @@ class Block(Waits):
         await self.release.wait()
 
     async def until_blocked(self, count: int) -> None:
-        """Wait until this many callers sleep, and see that no further one follows."""
+        """Wait until this many callers sleep, and check that no other follows."""
         while len(self) < count:
             await asyncio.sleep(0.001)
         await asyncio.sleep(0.05)
@@ -146,7 +146,9 @@ async def test_permits_in_a_row_are_no_further_apart_than_the_spacing(caller: Ca
 
 
 @pytest.mark.parametrize("rate", [0.5, 10.0, 50.0, 1000.0])
-async def test_a_permit_takes_up_3_percent_more_than_the_rate_says(caller: Caller, redis: Redis, rate: float) -> None:
+async def test_a_permit_takes_3_percent_more_time_than_the_rate_requires(
+    caller: Caller, redis: Redis, rate: float
+) -> None:
     before = await clock(redis)
     await caller.acquire(account(rate=rate))
     after = await clock(redis)
@@ -170,7 +172,7 @@ async def test_a_process_reserves_one_permit_ahead_of_its_time(redis: Redis) -> 
     callers = [asyncio.create_task(limiter.acquire(limited, Queue.LIVE)) for _ in range(5)]
     await block.until_blocked(1)
     await RateLimiter(redis, Waits()).acquire(limited, Queue.LIVE)
-    assert (block, await redis.hget(QUOTA, "used")) == ([0], "2"), "this process's and the other's"
+    assert (block, await redis.hget(QUOTA, "used")) == ([0], "2"), "one of this process, one of the other"
 
     block.release.set()
     await asyncio.gather(*callers)
@@ -313,7 +315,7 @@ async def test_a_caller_gets_its_permit_when_the_horizon_has_come_closer(
     assert (waits[0] == 5) is not is_reserved, "it sleeps for short times until a permit is reserved"
 
 
-async def test_a_bucket_further_ahead_than_permits_are_reserved_begins_now(redis: Redis) -> None:
+async def test_a_bucket_further_ahead_than_permits_are_reserved_restarts_at_the_current_time(redis: Redis) -> None:
     await redis.set(BUCKET, round((await clock(redis) + 3_600) * 1e6))
     waits = Waits()
     await RateLimiter(redis, waits).acquire(account(), Queue.LIVE)
@@ -438,7 +440,7 @@ async def test_a_spent_quota_holds_the_account_until_the_next_day(redis: Redis) 
     assert DAY - elapsed - 0.001 <= held.value.wait <= DAY
 
 
-async def test_a_spent_quota_comes_back_whole_after_a_day(redis: Redis) -> None:
+async def test_a_spent_quota_is_full_again_after_a_day(redis: Redis) -> None:
     limiter = RateLimiter(redis, Waits())
     limited = account(rate=1000, daily_quota=2)
     for _ in range(2):
@@ -604,7 +606,7 @@ async def test_a_hold_that_awaits_its_probe_is_prolonged_to_the_next_day_when_th
 
 
 class HoldsDuringSleep(Waits):
-    """A sleep during which holds are recorded: in which sleep, and how many seconds each hold lasts."""
+    """A sleep during which holds are recorded. `holds` has the seconds of a hold for the number of its sleep."""
 
     def __init__(self, redis: Redis, holds: dict[int, float], account: str = "default") -> None:
         super().__init__()
@@ -642,7 +644,7 @@ async def test_a_caller_gets_a_permit_when_the_hold_is_over(redis: Redis, during
 
 async def test_a_permit_that_is_given_up_counts_neither_for_the_quota_nor_for_the_window(redis: Redis) -> None:
     window, sleep = "docv:window:default", HoldsDuringSleep(redis, {1: 30, 10: 0})
-    await redis.hset(window, "length", "3600000")  # a slow machine finds the bin of the permit, too
+    await redis.hset(window, "length", "3600000")  # so that a slow machine finds the bin of the permit as well
     assert await sleep.limiter.acquire(account(rate=1000, daily_quota=100), Queue.LIVE) is False
     assert await redis.hget(QUOTA, "used") == "1"
     await redis.hdel(window, "length")

@@ -55,12 +55,12 @@ def account(rate: float) -> Account:
     return Account("default", "sandbox", "https://riskos.example", SecretStr("key"), None, Allowance(rate=rate))
 
 
-async def acquire(limiter: RateLimiter, clock: Clock, of: Account, queue: Queue, count: int) -> float:
-    """Acquire some permits; return how long it took."""
+async def acquire(limiter: RateLimiter, clock: Clock, limited: Account, queue: Queue, count: int) -> float:
+    """Acquire some permits, and return the seconds that it took."""
     before = clock.slept
     for _ in range(count):
         try:
-            await limiter.acquire(of, queue)
+            await limiter.acquire(limited, queue)
         except AccountHeld as held:
             await clock.sleep(held.wait)
     return clock.slept - before
@@ -72,36 +72,36 @@ async def acquire(limiter: RateLimiter, clock: Clock, of: Account, queue: Queue,
 async def test_permits_are_granted_when_the_clock_is_set(
     redis: Redis, clock: Clock, steps: tuple[float, ...], queue: Queue, rate: float
 ) -> None:
-    limiter, of = RateLimiter(redis, clock.sleep), account(rate)
-    usual = await acquire(limiter, clock, of, queue, 40)
+    limiter, limited = RateLimiter(redis, clock.sleep), account(rate)
+    usual = await acquire(limiter, clock, limited, queue, 40)
     for step in steps:
         clock.offset += step
-        assert await acquire(limiter, clock, of, queue, 40) <= usual + SOON
-    assert await acquire(limiter, clock, of, queue, 40) == pytest.approx(usual, rel=0.2, abs=1)
+        assert await acquire(limiter, clock, limited, queue, 40) <= usual + SOON
+    assert await acquire(limiter, clock, limited, queue, 40) == pytest.approx(usual, rel=0.2, abs=1)
 
 
 @pytest.mark.parametrize("steps", STEPS, ids=str)
 async def test_permits_are_granted_when_the_clock_is_set_during_a_full_window(
     redis: Redis, clock: Clock, steps: tuple[float, ...]
 ) -> None:
-    limiter, of = RateLimiter(redis, clock.sleep), account(10.0)
-    rate = AdaptiveRate(redis, "default", of.allowance, Holds(redis))
-    usual = await acquire(limiter, clock, of, Queue.LIVE, 40)
+    limiter, limited = RateLimiter(redis, clock.sleep), account(10.0)
+    rate = AdaptiveRate(redis, "default", limited.allowance, Holds(redis))
+    usual = await acquire(limiter, clock, limited, Queue.LIVE, 40)
     for step in steps:
         await rate.on_headers(RateLimitHeaders((RateLimitWindow(60, limit=600, remaining=0),)), 0.0, 0.2)
         clock.offset += step
-        assert await acquire(limiter, clock, of, Queue.LIVE, 40) <= usual + 60 + SOON
+        assert await acquire(limiter, clock, limited, Queue.LIVE, 40) <= usual + 60 + SOON
 
 
 @pytest.mark.parametrize("steps", STEPS, ids=str)
 async def test_a_hold_ends_or_is_probed_on_time_when_the_clock_is_set(
     redis: Redis, clock: Clock, steps: tuple[float, ...]
 ) -> None:
-    limiter, of, holds = RateLimiter(redis, clock.sleep), account(50.0), Holds(redis)
+    limiter, limited, holds = RateLimiter(redis, clock.sleep), account(50.0), Holds(redis)
     for step in steps:
         await holds.place_for("default", Reason.SLOW_DOWN, "slow down", 5)
         clock.offset += step
-        assert await acquire(limiter, clock, of, Queue.LIVE, 2) <= SOON
+        assert await acquire(limiter, clock, limited, Queue.LIVE, 2) <= SOON
         assert all(hold.remaining == 0 for hold in await holds.list_all())
     for step in steps:
         await refused(holds, "default", 401, probe=False)
@@ -110,7 +110,7 @@ async def test_a_hold_ends_or_is_probed_on_time_when_the_clock_is_set(
         assert hold
         assert hold.remaining <= KEY_BACKOFF.initial
         await clock.sleep(hold.remaining)
-        assert await limiter.acquire(of, Queue.LIVE) is True, "it is the probe"
+        assert await limiter.acquire(limited, Queue.LIVE) is True, "it is the probe"
         await holds.end_after_probe("default")
 
 

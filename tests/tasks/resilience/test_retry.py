@@ -39,7 +39,7 @@ from tasks.resilience.retry import (
 
 FRESH = Job("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "t", Queue.LIVE, "default", False, 0, 0, Trigger("message"))  # noqa: FBT003
 POLICY = RetryPolicy(attempts=4, retry_delay=60.0)
-MAY_PASS = [
+RETRYABLE = [
     ServiceFailed(503),
     ConnectionFailed("timeout"),
     UnexpectedAnswer("a login page", 200),
@@ -64,7 +64,7 @@ def after(attempts: int = 0, lost: int = 0) -> Job:
         (Charge.ALL, 0, DeadLetterNow(attempts=1)),
     ],
 )
-def test_decide_charges_a_403_as_it_says(
+def test_decide_charges_the_attempts_that_a_403_specifies(
     charge: Charge, attempts: int, verdict: RetryLater | DeadLetterNow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("random.uniform", lambda low, _: low)
@@ -77,14 +77,14 @@ def test_failure_of_a_403_has_its_cause_and_status() -> None:
     assert "may not read this evaluation" in failure.why
 
 
-@pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", RETRYABLE, ids=lambda error: type(error).__name__)
 def test_decide_retries_a_retryable_error_and_counts_the_attempt(error: Exception) -> None:
     verdict = decide(error, after(attempts=1), POLICY, Fault.EVALUATION)
     assert isinstance(verdict, RetryLater)
     assert verdict.attempts == 2
 
 
-@pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", RETRYABLE, ids=lambda error: type(error).__name__)
 def test_decide_makes_a_dead_letter_of_the_last_attempt(error: Exception) -> None:
     assert isinstance(decide(error, after(attempts=2), POLICY, Fault.EVALUATION), RetryLater)
     assert decide(error, after(attempts=3), POLICY, Fault.EVALUATION) == DeadLetterNow(attempts=4)
@@ -95,11 +95,11 @@ def test_decide_makes_a_dead_letter_of_the_last_attempt(error: Exception) -> Non
     "error", [RateLimited(1), AccountRefused(401), AccountHeld("quota", 3600), ArchiveHeld("cannot_write", 60)]
 )
 @pytest.mark.parametrize("attempts", [0, 3, 99])
-def test_decide_charges_no_attempt_when_the_account_has_to_wait(error: Exception, attempts: int) -> None:
+def test_decide_charges_no_attempt_when_the_account_or_the_archive_has_to_wait(error: Exception, attempts: int) -> None:
     assert decide(error, after(attempts=attempts), POLICY, Fault.EVALUATION) == AwaitHold()
 
 
-@pytest.mark.parametrize("error", MAY_PASS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize("error", RETRYABLE, ids=lambda error: type(error).__name__)
 def test_decide_charges_no_attempt_during_an_outage(error: Exception) -> None:
     assert decide(error, after(attempts=3), POLICY, Fault.SERVICE) == AwaitHold()
 
@@ -159,19 +159,19 @@ def test_cause_of_is_the_cause_of_an_archive_error_or_the_class_of_another() -> 
 # -- quick retries
 
 
-async def asked(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, object]:
+async def repeat_request(policy: RetryPolicy, *answers: Exception | str) -> tuple[int, object]:
     """Repeat a request until it is answered; return the number of requests, and the answer."""
-    left, asked = list(answers), 0
+    remaining, requests = list(answers), 0
     try:
         async for attempt in retry_quickly(policy):
             with attempt:
-                asked += 1
-                answer = left.pop(0)
+                requests += 1
+                answer = remaining.pop(0)
                 if isinstance(answer, Exception):
-                    raise answer  # noqa: TRY301  # the loop is what is tested
-                return asked, answer
-    except Exception as error:  # noqa: BLE001  # the error is what is tested
-        return asked, error
+                    raise answer  # noqa: TRY301  # the loop under test has to catch it
+                return requests, answer
+    except Exception as error:  # noqa: BLE001  # the error is the result
+        return requests, error
     raise AssertionError
 
 
@@ -179,27 +179,27 @@ AT_ONCE = RetryPolicy(quick_attempts=3, quick_pause=0.0)
 
 
 async def test_retry_quickly_ends_with_the_first_answer() -> None:
-    assert await asked(AT_ONCE, "a bundle") == (1, "a bundle")
+    assert await repeat_request(AT_ONCE, "a bundle") == (1, "a bundle")
 
 
 async def test_retry_quickly_repeats_a_request_that_may_succeed_soon() -> None:
-    assert await asked(AT_ONCE, ServiceFailed(503), ConnectionFailed("reset"), "a bundle") == (3, "a bundle")
+    assert await repeat_request(AT_ONCE, ServiceFailed(503), ConnectionFailed("reset"), "a bundle") == (3, "a bundle")
 
 
 async def test_retry_quickly_raises_the_error_of_the_last_request() -> None:
     last = ServiceFailed(504)
-    assert await asked(AT_ONCE, ServiceFailed(502), ServiceFailed(503), last, "too late") == (3, last)
+    assert await repeat_request(AT_ONCE, ServiceFailed(502), ServiceFailed(503), last, "too late") == (3, last)
 
 
 @pytest.mark.parametrize("error", [RateLimited(1), AccountRefused(401), BundleTooLarge(1), RuntimeError("ours")])
 async def test_retry_quickly_does_not_repeat_a_request_that_cannot_succeed_soon(error: Exception) -> None:
-    assert await asked(AT_ONCE, error, "never asked for") == (1, error)
+    assert await repeat_request(AT_ONCE, error, "never requested") == (1, error)
 
 
 async def test_retry_quickly_ends_when_its_time_is_up() -> None:
     error = ServiceFailed(503)
     policy = dataclasses.replace(AT_ONCE, quick_attempts=100, quick_seconds=0.0)
-    assert await asked(policy, error, "never asked for") == (1, error)
+    assert await repeat_request(policy, error, "never requested") == (1, error)
 
 
 @pytest.mark.parametrize(("attempt", "longest"), [(1, 0.5), (2, 1.0), (3, 2.0), (20, 20.0)])

@@ -1,4 +1,4 @@
-"""Workers share a key with a neighbour, in simulated time: no test sleeps, and no result depends on the machine.
+"""Workers share a key with a neighbour in simulated time. No test sleeps, and no result depends on the machine.
 
 The scripts run on fakeredis with the simulation's clock. RiskOS grants 10 requests per window of a second.
 """
@@ -53,7 +53,7 @@ class World:
 
 @dataclass
 class SlidingWindow:
-    """A sliding window: it counts the requests of the last second."""
+    """A sliding window, which counts the requests of the last second."""
 
     _granted: deque[float] = field(default_factory=deque)
 
@@ -73,7 +73,7 @@ class SlidingWindow:
 
 @dataclass
 class FixedWindow:
-    """A fixed window of a second; it does not begin with the seconds of Redis's clock."""
+    """A fixed window of a second, not aligned with the seconds of Redis's clock."""
 
     _number: int = 0
     _granted: int = 0
@@ -124,7 +124,7 @@ class Neighbour:
 
 @dataclass
 class Worker:
-    """A process with endless work; requests take 20 to 40 ms to RiskOS and their responses 150 to 250 ms.
+    """A process with endless work. A request takes 20 to 40 ms to reach RiskOS, and its response 150 to 250 ms.
 
     Attributes:
         granted, refused: number of requests.
@@ -191,9 +191,9 @@ class Sharing:
     """The result of a simulation.
 
     Attributes:
-        used: the part that the workers used of the limit, less the neighbour's requests and its reserve.
-        refused: the part of the neighbour's requests that were refused.
-        refused_after: for each of those, the seconds since the neighbour changed its rate.
+        used: the fraction that the workers used of the limit, less the neighbour's requests and its reserve.
+        refused: the fraction of the neighbour's requests that were refused.
+        refused_after: for each refused request, the seconds since the neighbour changed its rate.
     """
 
     used: float

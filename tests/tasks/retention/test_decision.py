@@ -1,4 +1,4 @@
-"""What a schedule says about a document: never too early, and after the grace of a reported event."""
+"""A document is never due too early, and only after the grace of an event that was reported late."""
 
 from datetime import date
 
@@ -53,13 +53,15 @@ def test_a_withdrawn_event_starts_no_clock() -> None:
         (date(2020, 2, 29), date(2023, 3, 2), date(2026, 12, 30)),
     ],
 )
-def test_an_event_that_is_reported_late_leaves_the_grace(day: date, ends: date, due: date) -> None:
+def test_a_document_is_due_only_after_the_grace_when_its_event_is_reported_late(
+    day: date, ends: date, due: date
+) -> None:
     decision = decide(schedule(clock="account_closed"), FACTS, Clocks(ARCHIVED, events=closed(day)))
 
     assert (decision.ends, decision.due) == (ends, due)
 
 
-def test_a_rule_that_asks_for_a_review_disposes_of_nothing() -> None:
+def test_a_rule_that_requires_a_review_disposes_of_nothing() -> None:
     decision = decide(schedule(then="review"), FACTS, Clocks(ARCHIVED))
 
     assert decision.needs_review(date(2029, 2, 1))
@@ -68,7 +70,7 @@ def test_a_rule_that_asks_for_a_review_disposes_of_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "clocks", "today", "stands"),
+    ("rule", "clocks", "today", "is_prevented"),
     [
         ({"keep": "must"}, Clocks(ARCHIVED), date(2029, 1, 31), True),
         ({"keep": "must"}, Clocks(ARCHIVED), date(2029, 2, 1), False),
@@ -78,10 +80,10 @@ def test_a_rule_that_asks_for_a_review_disposes_of_nothing() -> None:
         ({"keep": "must", "kind": "attachment"}, Clocks(ARCHIVED), date(2026, 2, 1), False),
     ],
 )
-def test_only_a_duty_to_keep_stands_against_an_erasure(
-    rule: dict[str, object], clocks: Clocks, today: date, *, stands: bool
+def test_only_a_duty_to_keep_prevents_an_erasure(
+    rule: dict[str, object], clocks: Clocks, today: date, *, is_prevented: bool
 ) -> None:
-    assert decide(schedule(**rule), FACTS, clocks).stands_against_erasure(today) is stands
+    assert decide(schedule(**rule), FACTS, clocks).stands_against_erasure(today) is is_prevented
 
 
 @pytest.mark.parametrize(
@@ -110,7 +112,7 @@ def test_a_captured_image_that_arrives_again_does_not_start_its_clock_again() ->
     assert decide_held(schedule(), once, late, {}).due == date(2029, 2, 1)
 
 
-def test_each_attachment_has_a_clock_of_its_own() -> None:
+def test_each_attachment_has_its_own_clock() -> None:
     late = record("second", kind="attachment", archived_at="2029-06-01T00:00:00.000Z")
     both = manifest(documents=(record("first", kind="attachment"), late))
 
@@ -123,13 +125,13 @@ def test_a_document_of_an_older_version_has_the_time_of_its_manifest() -> None:
     assert decide_held(schedule(), manifest(documents=(old,)), old, {}).due == date(2029, 2, 1)
 
 
-def test_the_time_of_capture_is_that_of_the_event() -> None:
+def test_the_captured_clock_starts_at_the_time_of_the_event() -> None:
     old = manifest("front", event_at="2020-02-28T23:30:00.000Z")
 
     assert decide_held(schedule(clock="captured"), old, old.documents[0], {}).due == date(2023, 3, 1)
 
 
-def test_rules_match_the_tags_that_the_objects_carry() -> None:
+def test_rules_match_the_tags_of_the_objects() -> None:
     facts = make_facts(manifest("front", tags={"team": "kyc"}), "attachment", "case_attachments/a.png")
 
     assert facts.tags == {

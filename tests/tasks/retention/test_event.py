@@ -1,4 +1,4 @@
-"""Each report of an event is a record of its own; the one received last counts."""
+"""Each report of an event is a separate record, and the last one received counts."""
 
 import asyncio
 from datetime import UTC, date, datetime, timedelta
@@ -22,7 +22,7 @@ def bucket(tmp_path: Path) -> Bucket:
     return LocalBucket(tmp_path)
 
 
-async def keys(bucket: Bucket) -> list[str]:
+async def list_keys(bucket: Bucket) -> list[str]:
     return [each.key async for some in bucket.list_objects(EVENTS) for each in some]
 
 
@@ -34,19 +34,19 @@ async def test_an_event_is_recorded_once_however_often_it_is_reported(bucket: Bu
     assert again is None
     assert await read_events(bucket, EVALUATION) == {"account_closed": first}
     assert first.received == date(2026, 11, 29)
-    assert len(await keys(bucket)) == 1
+    assert len(await list_keys(bucket)) == 1
 
 
-async def test_a_correction_is_a_record_of_its_own_and_counts(bucket: Bucket) -> None:
+async def test_a_correction_is_a_separate_record_and_takes_precedence(bucket: Bucket) -> None:
     await record_event(bucket, EVALUATION, CLOSED, NOW)
     corrected = await record_event(bucket, EVALUATION, EventReport("account_closed", date(2026, 11, 3), "b"), NOW)
     other = await record_event(bucket, EVALUATION, EventReport("last_contact", date(2026, 1, 1), "b"), NOW)
 
     assert await read_events(bucket, EVALUATION) == {"account_closed": corrected, "last_contact": other}
-    assert len(await keys(bucket)) == 3
+    assert len(await list_keys(bucket)) == 3
 
 
-async def test_a_correction_counts_even_if_the_clock_of_its_machine_is_behind(bucket: Bucket) -> None:
+async def test_a_correction_takes_precedence_even_if_the_clock_of_its_machine_is_behind(bucket: Bucket) -> None:
     await record_event(bucket, EVALUATION, CLOSED, NOW)
     report = EventReport("account_closed", date(2026, 10, 1), "b")
     corrected = await record_event(bucket, EVALUATION, report, NOW - timedelta(hours=1))
@@ -70,7 +70,7 @@ async def test_two_reports_at_once_are_both_recorded(bucket: Bucket) -> None:
     reports = [EventReport("account_closed", date(2026, 11, day), "records") for day in (1, 2)]
     await asyncio.gather(*(record_event(bucket, EVALUATION, each, NOW) for each in reports))
 
-    assert len(await keys(bucket)) == 2
+    assert len(await list_keys(bucket)) == 2
     assert (await read_events(bucket, EVALUATION))["account_closed"].date in {each.date for each in reports}
 
 
@@ -102,14 +102,14 @@ def test_a_day_that_does_not_exist_or_has_another_form_is_refused(text: str) -> 
         parse_event_day(text, NOW.date())
 
 
-def test_a_day_of_an_event_may_be_today_and_not_later() -> None:
+def test_the_day_of_an_event_may_be_today_but_not_later() -> None:
     assert parse_event_day("2024-02-29", NOW.date()) == date(2024, 2, 29)
     assert parse_event_day("2026-11-29", NOW.date()) == NOW.date()
     with pytest.raises(ValueError, match=r"the date lies in the future: today is 2026-11-29 \(UTC\)"):
         parse_event_day("2026-11-30", NOW.date())
 
 
-def test_only_events_of_the_schedule_are_events() -> None:
+def test_only_events_of_the_schedule_are_accepted() -> None:
     assert parse_event("closed", {"closed", "ended"}) == "closed"
     with pytest.raises(ValueError, match="the schedule has no such event: expected closed or ended"):
         parse_event("archived", {"closed", "ended"})

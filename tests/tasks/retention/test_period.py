@@ -20,7 +20,7 @@ from tasks.retention.period import Period
         ("100y", date(2000, 1, 1), date(2100, 1, 2)),
     ],
 )
-def test_a_period_ends_with_the_same_day_later(period: str, start: date, first_day_after: date) -> None:
+def test_a_period_ends_on_the_corresponding_calendar_day(period: str, start: date, first_day_after: date) -> None:
     assert Period.parse(period).first_day_after(start) == first_day_after
 
 

@@ -1,4 +1,4 @@
-"""A schedule is validated in whole, and its first matching rule decides."""
+"""A schedule is validated as a whole, and its first matching rule decides."""
 
 from pathlib import Path
 
@@ -134,11 +134,11 @@ def test_a_rule_matches_only_documents_that_meet_every_condition(
         ("[[rule]", "is not TOML (at line 1, column 7)"),
     ],
 )
-def test_a_schedule_that_is_not_valid_is_refused_with_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+def test_an_invalid_schedule_is_refused_with_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     assert problems(tmp_path, text) == [sentence]
 
 
-def test_every_problem_of_a_schedule_is_named(tmp_path: Path) -> None:
+def test_every_problem_of_a_schedule_is_reported(tmp_path: Path) -> None:
     found = problems(tmp_path, SELFIES.replace("3y", "x") + IDENTIFICATION.replace("5y", "y"))
 
     assert [each.partition(":")[0] for each in found] == ["rule 'selfies'", "rule 'identification'"]
@@ -155,7 +155,7 @@ def test_rules_that_may_match_the_same_document_are_found(tmp_path: Path) -> Non
 
     pairs = [(first.name, second.name) for first, second in schedule.find_overlaps()]
 
-    assert pairs == [("selfies", "kyb"), ("identification", "kyb")], "a rule for the rest is no overlap"
+    assert pairs == [("selfies", "kyb"), ("identification", "kyb")], "a rule for all other documents is not an overlap"
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ def test_an_unattended_run_is_limited_by_a_number_or_a_share(tmp_path: Path, lim
     assert read(tmp_path, f"max_per_run = {limit}\n{SELFIES}").most_evaluations(total) == most
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+def test_load_schedule_raises_with_the_path_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     settings = Settings(api_key=SecretStr("k"), retention=tmp_path / "none.toml")
 
     with pytest.raises(SettingsError, match=r"DOCV_RETENTION: .*none\.toml cannot be read: No such file"):
         load_schedule(settings)
 
 
-def test_without_a_setting_there_is_no_schedule() -> None:
+def test_load_schedule_returns_none_without_a_setting() -> None:
     assert load_schedule(Settings()) is None

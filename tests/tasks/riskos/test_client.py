@@ -40,12 +40,12 @@ from tests.zips import zip_of
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 ZIP = zip_of({"user_uploaded/front.jpg": b"front"})
-HERE = zipped(ZIP)
+BUNDLE = zipped(ZIP)
 BUSY = json(503, b"{}")
 TOO_FAST = json(429, b"{}", Retry_After="2")
 REFUSED = json(401, b"{}")
 FORBIDDEN = json(403, b"{}")
-LONG_AGO, FAR_AWAY = 1.0, 4_000_000_000.0
+LONG_AGO, FAR_FUTURE = 1.0, 4_000_000_000.0
 
 
 def job(queue: Queue = Queue.LIVE, forbidden_since: float | None = None) -> Job:
@@ -63,7 +63,7 @@ def job(queue: Queue = Queue.LIVE, forbidden_since: float | None = None) -> Job:
 
 @dataclass(frozen=True)
 class Setup:
-    """A client of RiskOS, and the clock it waits by."""
+    """A RiskOS client and its clock."""
 
     client: RiskOSClient
     clock: Clock
@@ -73,57 +73,59 @@ class Setup:
 
 
 @asynccontextmanager
-async def setup_at(server: Server, redis: "Redis", policy: RetryPolicy, terms: DownloadOptions) -> AsyncIterator[Setup]:
+async def setup_at(
+    server: Server, redis: "Redis", policy: RetryPolicy, options: DownloadOptions
+) -> AsyncIterator[Setup]:
     clock = Clock(redis)
     async with aiohttp.ClientSession() as session:
-        yield Setup(clock.line_to(server.url, session, terms, policy), clock)
+        yield Setup(clock.line_to(server.url, session, options, policy), clock)
 
 
-Open = Callable[..., AbstractAsyncContextManager[tuple[Setup, Server]]]
+OpenSetup = Callable[..., AbstractAsyncContextManager[tuple[Setup, Server]]]
 
 
 @pytest.fixture
-def open_setup(redis: "Redis") -> Open:
-    """Return a setup and a server that gives these replies, one after the other."""
+def open_setup(redis: "Redis") -> OpenSetup:
+    """Return a function that opens a setup and a server with scripted replies."""
 
     @asynccontextmanager
     async def opened(
-        *replies: Reply | bytes, attempts: int = 1, seconds: float = 60, most: int = 1 << 20
+        *replies: Reply | bytes, attempts: int = 1, seconds: float = 60, max_bytes: int = 1 << 20
     ) -> AsyncIterator[tuple[Setup, Server]]:
         policy = RetryPolicy(quick_attempts=attempts, quick_seconds=seconds, quick_pause=0.0)
         async with (
             saying(*replies) as server,
-            setup_at(server, redis, policy, DownloadOptions(max_bundle_bytes=most)) as setup,
+            setup_at(server, redis, policy, DownloadOptions(max_bundle_bytes=max_bytes)) as setup,
         ):
             yield setup, server
 
     return opened
 
 
-# The probe of an evaluation that had failed before
+# Probes by suspects
 
 
 @pytest.mark.parametrize(
-    ("control", "is_held"), [(HERE, False), (json(404, b"{}"), False), (BUSY, True), (REFUSED, True)]
+    ("control", "is_held"), [(BUNDLE, False), (json(404, b"{}"), False), (BUSY, True), (REFUSED, True)]
 )
-async def test_another_evaluation_decides_the_hold_when_the_probe_of_one_that_failed_before_fails(
-    open_setup: Open, control: Reply | bytes, *, is_held: bool
+async def test_another_evaluation_decides_the_hold_when_the_probe_of_a_suspect_fails(
+    open_setup: OpenSetup, control: Reply | bytes, *, is_held: bool
 ) -> None:
-    """If only such evaluations are left, the hold would never end."""
-    async with open_setup(HERE, BUSY, control, BUSY) as (setup, server):
-        asked = await answer_another(setup)
+    """Otherwise the hold would never end if only suspects are left."""
+    async with open_setup(BUNDLE, BUSY, control, BUSY) as (setup, server):
+        other_id = await request_another(setup)
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
         await setup.clock.passes()
         with pytest.raises(ServiceFailed) as failed:
             await setup.client.fetch(EVALUATION, replace(job(), suspect=True))
         hold = await setup.client.holds.get("default")
     assert (failed.value.is_probe, hold is not None) == (is_held, is_held)
-    assert asked in server.heard[2].path
+    assert other_id in server.heard[2].path
 
 
-async def test_no_other_evaluation_is_requested_when_the_failed_probe_had_never_failed_before(open_setup: Open) -> None:
-    async with open_setup(HERE, BUSY) as (setup, server):
-        await answer_another(setup)
+async def test_no_other_evaluation_is_requested_when_the_failed_probe_is_not_a_suspect(open_setup: OpenSetup) -> None:
+    async with open_setup(BUNDLE, BUSY) as (setup, server):
+        await request_another(setup)
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
         await setup.clock.passes()
         with pytest.raises(ServiceFailed) as failed:
@@ -136,8 +138,8 @@ async def test_no_other_evaluation_is_requested_when_the_failed_probe_had_never_
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_fetch_sends_one_request_when_riskos_has_documents(open_setup: Open, queue: Queue) -> None:
-    async with open_setup(HERE, attempts=3) as (setup, server):
+async def test_fetch_sends_one_request_when_riskos_has_documents(open_setup: OpenSetup, queue: Queue) -> None:
+    async with open_setup(BUNDLE, attempts=3) as (setup, server):
         answer = await setup.fetch(queue)
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
@@ -149,12 +151,14 @@ async def test_fetch_sends_one_request_when_riskos_has_documents(open_setup: Ope
     [
         BUSY,
         json(408, b"{}"),
-        Reply(HERE[:-1], Then.CLOSE),
+        Reply(BUNDLE[:-1], Then.CLOSE),
         Reply(b"", Then.RESET),
     ],
 )
-async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(open_setup: Open, reply: Reply | bytes) -> None:
-    async with open_setup(reply, reply, HERE, attempts=3) as (setup, server):
+async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(
+    open_setup: OpenSetup, reply: Reply | bytes
+) -> None:
+    async with open_setup(reply, reply, BUNDLE, attempts=3) as (setup, server):
         assert isinstance(await setup.fetch(), Bundle)
     assert len(server.heard) == 3
 
@@ -169,23 +173,23 @@ async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(open_set
         zipped(ZIP, "attachment; filename=ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10.zip"),
     ],
 )
-async def test_fetch_leaves_the_answer_of_a_gateway_to_a_later_attempt(open_setup: Open, reply: bytes) -> None:
-    async with open_setup(reply, HERE, attempts=3) as (setup, server):
+async def test_fetch_leaves_the_answer_of_a_gateway_to_a_later_attempt(open_setup: OpenSetup, reply: bytes) -> None:
+    async with open_setup(reply, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(UnexpectedAnswer):
             await setup.fetch()
     assert len(server.heard) == 1
 
 
-async def test_fetch_raises_the_error_of_the_last_quick_retry(open_setup: Open) -> None:
+async def test_fetch_raises_the_error_of_the_last_quick_retry(open_setup: OpenSetup) -> None:
     page = http(200, b"<html>", headers={"Content-Type": "text/html"})
-    async with open_setup(BUSY, Reply(HERE[:-1], Then.CLOSE), page, HERE, attempts=3) as (setup, server):
+    async with open_setup(BUSY, Reply(BUNDLE[:-1], Then.CLOSE), page, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(UnexpectedAnswer):
             await setup.fetch()
     assert len(server.heard) == 3
 
 
-async def test_fetch_ends_the_quick_retries_when_their_time_is_up(open_setup: Open) -> None:
-    async with open_setup(BUSY, HERE, attempts=100, seconds=0) as (setup, server):
+async def test_fetch_ends_the_quick_retries_when_their_time_is_up(open_setup: OpenSetup) -> None:
+    async with open_setup(BUSY, BUNDLE, attempts=100, seconds=0) as (setup, server):
         with pytest.raises(ServiceFailed):
             await setup.fetch()
     assert len(server.heard) == 1
@@ -200,17 +204,17 @@ async def test_fetch_ends_the_quick_retries_when_their_time_is_up(open_setup: Op
     ],
 )
 async def test_fetch_sends_one_request_when_riskos_has_no_bundle(
-    open_setup: Open, reply: bytes, outcome: Outcome
+    open_setup: OpenSetup, reply: bytes, outcome: Outcome
 ) -> None:
-    async with open_setup(reply, HERE, attempts=3) as (setup, server):
+    async with open_setup(reply, BUNDLE, attempts=3) as (setup, server):
         answer = await setup.fetch()
     assert isinstance(answer, NoBundle)
     assert answer.outcome is outcome
     assert len(server.heard) == 1
 
 
-async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: Open, counted: Counted) -> None:
-    async with open_setup(HERE, attempts=3, most=10) as (setup, server):
+async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: OpenSetup, counted: Counted) -> None:
+    async with open_setup(BUNDLE, attempts=3, max_bytes=10) as (setup, server):
         with pytest.raises(BundleTooLarge):
             await setup.fetch()
     assert len(server.heard) == 1
@@ -221,22 +225,22 @@ async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: 
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_fetch_waits_after_a_429_and_costs_no_attempt(open_setup: Open, queue: Queue) -> None:
-    async with open_setup(TOO_FAST, TOO_FAST, HERE, attempts=1) as (setup, server):
+async def test_fetch_waits_after_a_429_and_costs_no_attempt(open_setup: OpenSetup, queue: Queue) -> None:
+    async with open_setup(TOO_FAST, TOO_FAST, BUNDLE, attempts=1) as (setup, server):
         assert isinstance(await setup.fetch(queue), Bundle)
     assert len(server.heard) == 3
     assert setup.clock.waits == pytest.approx([2, 2], abs=1)
     assert await setup.client.holds.list_all() == []
 
 
-async def test_a_429_does_not_count_as_a_quick_retry(open_setup: Open) -> None:
-    async with open_setup(TOO_FAST, BUSY, TOO_FAST, TOO_FAST, HERE, attempts=2) as (setup, server):
+async def test_a_429_does_not_count_as_a_quick_retry(open_setup: OpenSetup) -> None:
+    async with open_setup(TOO_FAST, BUSY, TOO_FAST, TOO_FAST, BUNDLE, attempts=2) as (setup, server):
         assert isinstance(await setup.fetch(), Bundle)
     assert len(server.heard) == 5
 
 
-async def test_a_429_holds_the_whole_account(open_setup: Open) -> None:
-    async with open_setup(json(429, b"{}", Retry_After="100"), HERE) as (setup, server):
+async def test_a_429_holds_the_whole_account(open_setup: OpenSetup) -> None:
+    async with open_setup(json(429, b"{}", Retry_After="100"), BUNDLE) as (setup, server):
         with pytest.raises(AccountHeld) as caught:
             await setup.fetch()
         with pytest.raises(AccountHeld):
@@ -248,7 +252,7 @@ async def test_a_429_holds_the_whole_account(open_setup: Open) -> None:
     assert (hold.reason, hold.needs_probe) == ("429", False)
 
 
-async def test_fetch_raises_rate_limited_after_several_429s(open_setup: Open) -> None:
+async def test_fetch_raises_rate_limited_after_several_429s(open_setup: OpenSetup) -> None:
     async with open_setup(TOO_FAST, attempts=3) as (setup, server):
         with pytest.raises(RateLimited) as caught:
             await setup.fetch()
@@ -256,22 +260,22 @@ async def test_fetch_raises_rate_limited_after_several_429s(open_setup: Open) ->
     assert caught.value.wait == pytest.approx(2, abs=1)
 
 
-async def test_fetch_waits_a_second_when_a_429_asks_for_no_wait(open_setup: Open) -> None:
-    async with open_setup(json(429, b"{}", Retry_After="0"), HERE) as (setup, _):
+async def test_fetch_waits_one_second_when_a_429_has_a_wait_of_zero(open_setup: OpenSetup) -> None:
+    async with open_setup(json(429, b"{}", Retry_After="0"), BUNDLE) as (setup, _):
         assert isinstance(await setup.fetch(), Bundle)
     assert setup.clock.waits == pytest.approx([1], abs=0.5)
 
 
 async def test_fetch_waits_in_real_time_after_a_429(redis: "Redis") -> None:
     async with (
-        saying(json(429, b"{}", Retry_After="1"), HERE) as server,
+        saying(json(429, b"{}", Retry_After="1"), BUNDLE) as server,
         aiohttp.ClientSession() as session,
     ):
         clock = Clock(redis)
         client = replace(
             clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), rate_limiter=RateLimiter(redis)
         )
-        for _ in range(5):  # the ledger would park a request that comes slightly too early
+        for _ in range(5):  # the ledger would park a request that is slightly too early
             try:
                 answer = await client.fetch(EVALUATION, job())
             except BlockedError as error:
@@ -285,8 +289,8 @@ async def test_fetch_waits_in_real_time_after_a_429(redis: "Redis") -> None:
 # 401
 
 
-async def test_a_401_holds_the_account_and_no_more_requests_are_sent(open_setup: Open) -> None:
-    async with open_setup(REFUSED, HERE, attempts=3) as (setup, server):
+async def test_a_401_holds_the_account_and_no_more_requests_are_sent(open_setup: OpenSetup) -> None:
+    async with open_setup(REFUSED, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused) as caught:
             await setup.fetch()
         for queue in Queue:
@@ -300,8 +304,8 @@ async def test_a_401_holds_the_account_and_no_more_requests_are_sent(open_setup:
     assert (hold.reason, hold.needs_probe) == ("401", True)
 
 
-async def test_a_401_holds_the_account_in_every_process(open_setup: Open, redis: "Redis") -> None:
-    async with open_setup(REFUSED, HERE) as (setup, server):
+async def test_a_401_holds_the_account_in_every_process(open_setup: OpenSetup, redis: "Redis") -> None:
+    async with open_setup(REFUSED, BUNDLE) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
         another = Clock(redis).line_to(server.url, setup.client.http, setup.client.options, setup.client.retry_policy)
@@ -312,10 +316,10 @@ async def test_a_401_holds_the_account_in_every_process(open_setup: Open, redis:
 
 @pytest.mark.parametrize("queue", Queue)
 @pytest.mark.parametrize(
-    "reply", [HERE, json(404, b'{"message": "Unknown"}'), json(400, b'{"message": "No Documents Found"}')]
+    "reply", [BUNDLE, json(404, b'{"message": "Unknown"}'), json(400, b'{"message": "No Documents Found"}')]
 )
-async def test_an_answered_probe_ends_the_hold(open_setup: Open, queue: Queue, reply: bytes) -> None:
-    async with open_setup(REFUSED, reply, HERE) as (setup, server):
+async def test_an_answered_probe_ends_the_hold(open_setup: OpenSetup, queue: Queue, reply: bytes) -> None:
+    async with open_setup(REFUSED, reply, BUNDLE) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch(queue)
         await setup.clock.passes()
@@ -325,7 +329,7 @@ async def test_an_answered_probe_ends_the_hold(open_setup: Open, queue: Queue, r
     assert len(server.heard) == 3
 
 
-async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open_setup: Open) -> None:
+async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open_setup: OpenSetup) -> None:
     async with open_setup(json(200, b"{}")) as (setup, server):
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
         await setup.clock.passes()
@@ -335,7 +339,7 @@ async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open
 
 
 @pytest.mark.parametrize("queue", Queue)
-async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Open, queue: Queue) -> None:
+async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: OpenSetup, queue: Queue) -> None:
     pauses = []
     async with open_setup(REFUSED) as (setup, server):
         for _ in range(7):
@@ -347,7 +351,7 @@ async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Op
     assert pauses == pytest.approx([30, 60, 120, 240, 480, 900, 900], abs=5)
 
 
-async def test_one_of_many_waiting_callers_sends_the_probe(open_setup: Open) -> None:
+async def test_one_of_many_waiting_callers_sends_the_probe(open_setup: OpenSetup) -> None:
     async with open_setup(REFUSED, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
@@ -376,12 +380,13 @@ async def test_requests_in_flight_do_not_prolong_the_hold(redis: "Redis") -> Non
 
 
 @pytest.mark.parametrize(
-    "reply", [BUSY, Reply(HERE[:-1], Then.RESET), TOO_FAST, http(200, b"<html>", headers={"Content-Type": "text/html"})]
+    "reply",
+    [BUSY, Reply(BUNDLE[:-1], Then.RESET), TOO_FAST, http(200, b"<html>", headers={"Content-Type": "text/html"})],
 )
 async def test_a_probe_does_not_end_the_hold_when_its_answer_does_not_concern_the_key(
-    open_setup: Open, reply: Reply | bytes
+    open_setup: OpenSetup, reply: Reply | bytes
 ) -> None:
-    async with open_setup(REFUSED, reply, HERE, attempts=3) as (setup, server):
+    async with open_setup(REFUSED, reply, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
         await setup.clock.passes()
@@ -398,14 +403,14 @@ async def test_a_probe_does_not_end_the_hold_when_its_answer_does_not_concern_th
 
 
 async def charge_of(setup: Setup, forbidden_since: float | None = None) -> Charge:
-    """Request the evaluation; return the charge of its 403."""
+    """Request the evaluation, and return the charge of its 403."""
     with pytest.raises(Forbidden) as caught:
         await setup.client.fetch(EVALUATION, job(forbidden_since=forbidden_since))
     return caught.value.charge
 
 
-async def answer_another(setup: Setup) -> str:
-    """Let RiskOS answer another evaluation first; return its ID."""
+async def request_another(setup: Setup) -> str:
+    """Request another evaluation, which RiskOS answers, and return its ID."""
     control = replace(EVALUATION, eval_id="ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10")
     await setup.client.fetch(control, replace(job(), eval_id=control.eval_id))
     return control.eval_id
@@ -417,16 +422,16 @@ async def forbid_many(setup: Setup, count: int = 20) -> None:
         await setup.client.permissions.record_forbidden(f"{number:08x}-6e5b-4f3c-9d2a-7c1f0e8b9a10", None)
 
 
-async def test_the_first_403_costs_nothing_and_places_no_hold(open_setup: Open) -> None:
+async def test_the_first_403_costs_nothing_and_places_no_hold(open_setup: OpenSetup) -> None:
     async with open_setup(FORBIDDEN, attempts=3) as (setup, server):
         assert await charge_of(setup) is Charge.NOTHING
         assert await setup.client.holds.get("default") is None
     assert len(server.heard) == 1
 
 
-async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since(open_setup: Open) -> None:
-    async with open_setup(HERE, FORBIDDEN, attempts=3) as (setup, server):
-        await answer_another(setup)
+async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since(open_setup: OpenSetup) -> None:
+    async with open_setup(BUNDLE, FORBIDDEN, attempts=3) as (setup, server):
+        await request_another(setup)
         assert await charge_of(setup, LONG_AGO) is Charge.ALL
     assert len(server.heard) == 2
 
@@ -434,7 +439,7 @@ async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since
 @pytest.mark.parametrize(
     ("control", "charge"),
     [
-        (HERE, Charge.ALL),
+        (BUNDLE, Charge.ALL),
         (json(404, b"{}"), Charge.ALL),
         (json(400, b'{"message": "No Documents Found"}'), Charge.ALL),
         (FORBIDDEN, Charge.NOTHING),
@@ -444,41 +449,41 @@ async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since
     ],
 )
 async def test_a_control_decides_when_no_evaluation_got_an_answer_since(
-    open_setup: Open, control: Reply | bytes, charge: Charge
+    open_setup: OpenSetup, control: Reply | bytes, charge: Charge
 ) -> None:
-    async with open_setup(HERE, FORBIDDEN, control, attempts=3) as (setup, server):
-        asked = await answer_another(setup)
-        assert await charge_of(setup, FAR_AWAY) is charge
+    async with open_setup(BUNDLE, FORBIDDEN, control, attempts=3) as (setup, server):
+        other_id = await request_another(setup)
+        assert await charge_of(setup, FAR_FUTURE) is charge
         assert await setup.client.holds.get("default") is None
-    assert all(asked in heard.path for heard in server.heard[2:])
+    assert all(other_id in request.path for request in server.heard[2:])
 
 
-async def test_an_answered_control_decides_for_the_next_evaluation_too(open_setup: Open) -> None:
+async def test_an_answered_control_decides_for_the_next_evaluation_too(open_setup: OpenSetup) -> None:
     since = time.time()
-    async with open_setup(HERE, FORBIDDEN, HERE, FORBIDDEN) as (setup, server):
-        await answer_another(setup)
-        await charge_of(setup, FAR_AWAY)
+    async with open_setup(BUNDLE, FORBIDDEN, BUNDLE, FORBIDDEN) as (setup, server):
+        await request_another(setup)
+        await charge_of(setup, FAR_FUTURE)
         assert await charge_of(setup, since) is Charge.ALL
     assert len(server.heard) == 4
 
 
 @pytest.mark.parametrize(("control", "error"), [(REFUSED, AccountRefused), (TOO_FAST, RateLimited)])
 async def test_a_control_holds_the_account_when_riskos_refuses_or_limits_it(
-    open_setup: Open, control: bytes, error: type[BlockedError]
+    open_setup: OpenSetup, control: bytes, error: type[BlockedError]
 ) -> None:
-    async with open_setup(HERE, FORBIDDEN, control) as (setup, _):
-        await answer_another(setup)
+    async with open_setup(BUNDLE, FORBIDDEN, control) as (setup, _):
+        await request_another(setup)
         with pytest.raises(error):
-            await setup.client.fetch(EVALUATION, job(forbidden_since=FAR_AWAY))
+            await setup.client.fetch(EVALUATION, job(forbidden_since=FAR_FUTURE))
         assert await setup.client.holds.get("default")
 
 
-async def test_a_second_403_costs_an_attempt_when_no_other_evaluation_ever_got_an_answer(open_setup: Open) -> None:
+async def test_a_second_403_costs_an_attempt_when_no_other_evaluation_ever_got_an_answer(open_setup: OpenSetup) -> None:
     async with open_setup(FORBIDDEN) as (setup, _):
         assert await charge_of(setup, LONG_AGO) is Charge.ATTEMPT
 
 
-async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evaluations(open_setup: Open) -> None:
+async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evaluations(open_setup: OpenSetup) -> None:
     async with open_setup(FORBIDDEN) as (setup, _):
         await forbid_many(setup, 19)
         with pytest.raises(AccountRefused) as caught:
@@ -490,7 +495,7 @@ async def test_the_account_is_on_hold_after_twenty_403s_and_the_hold_names_evalu
     assert "00000000-6e5b-4f3c-9d2a-7c1f0e8b9a10" in hold.note
 
 
-async def test_a_probe_answered_403_prolongs_a_hold_for_403(open_setup: Open) -> None:
+async def test_a_probe_answered_403_prolongs_a_hold_for_403(open_setup: OpenSetup) -> None:
     pauses = []
     async with open_setup(FORBIDDEN) as (setup, _):
         await forbid_many(setup)
@@ -502,8 +507,8 @@ async def test_a_probe_answered_403_prolongs_a_hold_for_403(open_setup: Open) ->
     assert pauses == pytest.approx([30, 60, 120], abs=5)
 
 
-async def test_a_probe_answered_403_ends_another_hold(open_setup: Open) -> None:
-    async with open_setup(REFUSED, FORBIDDEN, HERE) as (setup, _):
+async def test_a_probe_answered_403_ends_another_hold(open_setup: OpenSetup) -> None:
+    async with open_setup(REFUSED, FORBIDDEN, BUNDLE) as (setup, _):
         with pytest.raises(AccountRefused):
             await setup.fetch()
         await setup.clock.passes()
@@ -516,18 +521,18 @@ async def test_a_probe_answered_403_ends_another_hold(open_setup: Open) -> None:
 
 
 @pytest.mark.parametrize(("status", "label"), [(200, "2xx"), (404, "4xx")])
-async def test_explain_counts_its_request(open_setup: Open, counted: Counted, status: int, label: str) -> None:
+async def test_explain_counts_its_request(open_setup: OpenSetup, counted: Counted, status: int, label: str) -> None:
     async with open_setup(json(status, b"{}")) as (setup, _):
         assert await setup.client.explain(EVALUATION, job()) == ()
     assert counted[f'docv_riskos_requests_total{{status="{label}"}}'] == 1
 
 
 async def test_fetch_observes_the_wait_for_its_permit(
-    open_setup: Open, counted: Counted, monkeypatch: pytest.MonkeyPatch
+    open_setup: OpenSetup, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(0.0, 2.5)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
-    async with open_setup(HERE) as (setup, _):
+    async with open_setup(BUNDLE) as (setup, _):
         await setup.fetch()
     assert counted['docv_step_seconds_sum{step="rate_limit"}'] == pytest.approx(2.5)
 
@@ -537,7 +542,7 @@ SPENT = {"RateLimit_Remaining": "0", "RateLimit_Reset": "600"}
 
 @pytest.mark.parametrize("status", [200, 403, 404])
 async def test_the_headers_of_any_answer_hold_the_account_when_the_limit_is_spent(
-    open_setup: Open, status: int
+    open_setup: OpenSetup, status: int
 ) -> None:
     async with open_setup(json(status, b'{"message": "Unknown"}', **SPENT)) as (setup, server):
         with contextlib.suppress(Forbidden):
@@ -550,8 +555,8 @@ async def test_the_headers_of_any_answer_hold_the_account_when_the_limit_is_spen
     assert len(server.heard) == 1
 
 
-async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: Open) -> None:
-    async with open_setup(HERE) as (setup, server):
+async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: OpenSetup) -> None:
+    async with open_setup(BUNDLE) as (setup, server):
         account = replace(setup.client.account, allowance=Allowance(rate=10_000, daily_quota=2))
         client = replace(setup.client, account=account)
         for _ in range(2):
@@ -562,7 +567,7 @@ async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: Open) -> N
     assert 86_000 < caught.value.wait <= 86_400
 
 
-async def test_quick_retries_count_towards_the_quota(open_setup: Open) -> None:
+async def test_quick_retries_count_towards_the_quota(open_setup: OpenSetup) -> None:
     async with open_setup(BUSY, attempts=10) as (setup, server):
         account = replace(setup.client.account, allowance=Allowance(rate=10_000, daily_quota=4))
         with pytest.raises(AccountHeld, match="quota"):

@@ -25,13 +25,13 @@ ENCODERS: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-async def arriving(data: bytes, size: int) -> AsyncIterator[bytes]:
+async def stream_chunks(data: bytes, size: int) -> AsyncIterator[bytes]:
     for at in range(0, len(data), size):
         yield data[at : at + size]
 
 
 async def decoded(data: bytes, *headers: str, size: int = 4096) -> bytes:
-    return b"".join([chunk async for chunk in decode_body(arriving(data, size), headers)])
+    return b"".join([chunk async for chunk in decode_body(stream_chunks(data, size), headers)])
 
 
 async def error_of(data: bytes, *headers: str) -> str:
@@ -101,5 +101,5 @@ async def test_a_body_with_more_than_five_codings_is_refused() -> None:
 
 
 async def test_a_zip_bomb_is_decoded_in_small_chunks() -> None:
-    pieces = decode_body(arriving(gzip.compress(bytes(8 << 20)), 1 << 20), ("gzip",))
+    pieces = decode_body(stream_chunks(gzip.compress(bytes(8 << 20)), 1 << 20), ("gzip",))
     assert max([len(piece) async for piece in pieces]) <= 1 << 18

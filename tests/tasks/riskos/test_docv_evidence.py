@@ -28,7 +28,7 @@ def test_a_military_id_is_found_in_any_spelling_and_shape(document_type: str, sh
 
 
 @pytest.mark.parametrize("document_type", ["Militaryish", "Non Military", "Passport", "", None, 7, ["Military"]])
-def test_other_document_types_are_no_evidence(document_type: Any) -> None:
+def test_other_document_types_are_not_evidence(document_type: Any) -> None:
     assert found(docv({"documentType": {"type": document_type}})) == {DOCV}
     assert found(docv({"documentType": document_type})) == {DOCV}
 
@@ -40,7 +40,7 @@ def test_a_minor_is_found_by_a_reason_code(codes: Any) -> None:
 
 
 @pytest.mark.parametrize("codes", ["R844", ["R8440"], [844], None, {"R844": True}])
-def test_other_reason_codes_are_no_evidence(codes: Any) -> None:
+def test_other_reason_codes_are_not_evidence(codes: Any) -> None:
     assert found(docv({"reasonCodes": codes})) == {DOCV}
 
 
@@ -59,7 +59,7 @@ def test_a_docv_step_is_found_before_it_has_a_result() -> None:
     assert found(KYC, {"enrichment_provider": "socuredocrequest "}) == {DOCV}
 
 
-def test_facts_outside_of_a_docv_result_are_no_evidence() -> None:
+def test_facts_outside_of_a_docv_result_are_not_evidence() -> None:
     stated = {"documentType": {"type": "Military"}, "reasonCodes": ["R844"]}
     assert found(KYC | {"response": stated}, individual=stated, **stated) == {NO_DOCV}
     assert found(docv({}, request={"documentVerification": stated, **stated}), **stated) == {DOCV}

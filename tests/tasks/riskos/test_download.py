@@ -75,13 +75,13 @@ async def error_of(reply: Reply | bytes, **options: Any) -> ArchiveError:
 async def test_a_request_has_only_the_evaluation_the_key_and_the_user_agent() -> None:
     async with saying(zipped(ZIP)) as server:
         await request(server)
-    (heard,) = server.heard
-    assert (heard.method, heard.path) == ("GET", f"/api/evaluation/{EVAL_ID}/documents")
-    assert heard.headers["authorization"] == f"Bearer {KEY}"
-    assert heard.headers["accept-encoding"] == "identity"
-    assert heard.headers["user-agent"] == f"docv-archive/{version('docv-archive')}"
-    assert heard.body == b""
-    assert not {"x-api-version", "cookie"} & set(heard.headers)
+    (received,) = server.heard
+    assert (received.method, received.path) == ("GET", f"/api/evaluation/{EVAL_ID}/documents")
+    assert received.headers["authorization"] == f"Bearer {KEY}"
+    assert received.headers["accept-encoding"] == "identity"
+    assert received.headers["user-agent"] == f"docv-archive/{version('docv-archive')}"
+    assert received.body == b""
+    assert not {"x-api-version", "cookie"} & set(received.headers)
 
 
 async def test_a_request_names_the_version_of_the_api_when_one_is_set() -> None:
@@ -90,7 +90,7 @@ async def test_a_request_names_the_version_of_the_api_when_one_is_set() -> None:
     assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
-# RiskOS's ID of the request
+# The request ID of RiskOS
 
 
 @pytest.mark.parametrize(
@@ -181,7 +181,7 @@ async def test_a_bundle_is_accepted_when_its_name_has_an_absurd_encoding(disposi
     answer = await answer_to(zipped(ZIP, disposition))
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
-    orjson.dumps(answer.filename)  # it refuses lone surrogates, like the manifest
+    orjson.dumps(answer.filename)  # orjson refuses lone surrogates, as the manifest does
 
 
 @pytest.mark.parametrize(
@@ -243,18 +243,18 @@ async def test_an_empty_zip_is_a_bundle_with_and_without_padding_before_it(paddi
     assert isinstance(await answer_to(zipped(padding + zip_of({}))), Bundle)
 
 
-async def test_a_bundle_of_the_limit_is_accepted_and_one_byte_more_is_not() -> None:
+async def test_a_bundle_at_the_size_limit_is_accepted_and_one_byte_more_is_not() -> None:
     assert isinstance(await answer_to(zipped(ZIP), max_bundle_bytes=len(ZIP)), Bundle)
     error = await error_of(zipped(ZIP), max_bundle_bytes=len(ZIP) - 1)
     assert isinstance(error, BundleTooLarge)
     assert error.most == len(ZIP) - 1
 
 
-@pytest.mark.parametrize(("status", "ends_in"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)])
-async def test_a_body_is_not_read_much_beyond_its_limit(status: int, ends_in: type[ArchiveError]) -> None:
+@pytest.mark.parametrize(("status", "expected"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)])
+async def test_a_body_is_not_read_much_beyond_its_limit(status: int, expected: type[ArchiveError]) -> None:
     reply = Reply(http(status, ZIP, promised=1 << 40), Then.GO_ON)
     async with saying(reply) as server:
-        with pytest.raises(ends_in):
+        with pytest.raises(expected):
             await request(server, DownloadOptions(max_bundle_bytes=1 << 16))
     assert server.sent < 32 << 20
 
@@ -322,7 +322,7 @@ async def test_no_documents_is_recognised_in_every_form_of_body(body: bytes, con
     assert (answer.outcome, answer.message) == (Outcome.NO_DOCUMENTS, "No Documents Found")
 
 
-async def test_the_second_known_text_means_no_documents_too() -> None:
+async def test_the_text_for_an_unsupported_document_type_means_no_documents() -> None:
     text = "Images not available: Document type is not supported for verification."
     answer = await answer_to(json(400, orjson.dumps({"message": text})))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text)
@@ -375,7 +375,7 @@ async def test_a_denial_is_recognised_by_its_status_with_any_body(status: int, e
 
 @pytest.mark.parametrize("status", [408, 425, 500, 501, 502, 503, 504, 520, 599])
 @pytest.mark.parametrize("content_type", ["application/json", "text/html"])
-async def test_a_failing_service_is_a_service_failed(status: int, content_type: str) -> None:
+async def test_a_failing_service_raises_service_failed(status: int, content_type: str) -> None:
     body = b'{"message": "No Documents Found"}'
     error = await error_of(http(status, body, headers={"Content-Type": content_type}))
     assert isinstance(error, ServiceFailed)
@@ -403,7 +403,7 @@ async def test_a_redirect_is_not_followed_and_the_key_is_not_sent_elsewhere(stat
     assert elsewhere.heard == []
 
 
-async def test_a_proxy_of_the_environment_never_sees_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_of_the_environment_receives_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async with saying(zipped(ZIP)) as proxy, saying(zipped(ZIP)) as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
@@ -447,7 +447,7 @@ def head(*lines: str) -> bytes:
         pytest.param(Reply(head("Transfer-Encoding: chunked") + b"zz\r\n"), id="no chunk at all"),
         pytest.param(Reply(head("Content-Length: 2", "Content-Length: 3") + b"PK3"), id="two lengths"),
         pytest.param(Reply(head("Content-Length: -2") + b"PK"), id="a negative length"),
-        pytest.param(Reply(head("Content-Length: 2", "Content-Encoding: gzip") + b"PK"), id="no gzip"),
+        pytest.param(Reply(head("Content-Length: 2", "Content-Encoding: gzip") + b"PK"), id="not gzip"),
         pytest.param(Reply(head("X: " + "x" * 100_000)), id="an endless header"),
         pytest.param(Reply(b"SSH-2.0-OpenSSH_9.6\r\n\r\n"), id="not HTTP"),
         pytest.param(Reply(b"\x16\x03\x01\x00\x05\r\n\r\n"), id="TLS"),
@@ -485,15 +485,15 @@ async def test_an_address_without_a_server_is_a_failed_connection() -> None:
 
 
 async def test_download_can_be_cancelled() -> None:
-    heard = asyncio.Event()
+    request_arrived = asyncio.Event()
 
     def hang(_: object) -> Reply:
-        heard.set()
+        request_arrived.set()
         return Reply(b"", Then.HANG)
 
     async with listening(hang) as server:
         downloading = asyncio.create_task(request(server))
-        await heard.wait()
+        await request_arrived.wait()
         downloading.cancel()
         with pytest.raises(asyncio.CancelledError):
             await downloading
@@ -501,7 +501,7 @@ async def test_download_can_be_cancelled() -> None:
 
 def aiohttp_exceptions() -> Iterator[type[Exception]]:
     for _, kind in inspect.getmembers(aiohttp.client_exceptions, inspect.isclass):
-        # WebSockets are the one thing of this module that we have no use for.
+        # Errors of WebSockets are left out, because the project does not use WebSockets.
         if issubclass(kind, Exception) and not kind.__name__.startswith("WS"):
             yield kind
 
@@ -531,7 +531,7 @@ async def test_errors_contain_neither_the_key_nor_the_address() -> None:
 
 
 @pytest.mark.parametrize(("files", "documents"), [(100, 100), (20_000, None)])
-async def test_a_withheld_bundle_is_counted_from_its_last_mebibyte(
+async def test_the_files_of_a_withheld_bundle_are_counted_from_its_last_mebibyte(
     files: int, documents: int | None, tmp_path: Path
 ) -> None:
     bundle = zip_of({f"attachment-{number}": b"" for number in range(files)})

@@ -21,7 +21,7 @@ from tests.tls import server_context
 async def test_a_request_goes_through_the_proxy_with_its_own_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / ".netrc").write_text("default login somebody password geheim\n")
+    (tmp_path / ".netrc").write_text("default login netrc-user password netrc-password\n")
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
@@ -51,12 +51,12 @@ async def test_a_request_over_tls_goes_through_a_tunnel_of_a_proxy_with_a_login(
     (tunnel,) = proxy.requests
     assert tunnel.startswith(f"CONNECT {urlsplit(riskos.url).netloc} HTTP/1.1")
     assert KEY not in tunnel
-    assert [heard.headers["authorization"] for heard in riskos.heard] == [f"Bearer {KEY}"] * 2
-    assert not any("proxy-authorization" in heard.headers for heard in riskos.heard)
+    assert [request.headers["authorization"] for request in riskos.heard] == [f"Bearer {KEY}"] * 2
+    assert not any("proxy-authorization" in request.headers for request in riskos.heard)
 
 
 @pytest.mark.parametrize("login", ["", "user:wrong@"])
-async def test_a_proxy_with_a_wrong_login_is_a_failed_connection_with_status_407(login: str) -> None:
+async def test_a_wrong_proxy_login_is_a_failed_connection_with_status_407(login: str) -> None:
     async with http_proxy(login="user:word") as proxy, aiohttp.ClientSession() as http:
         account = replace(
             account_at("https://riskos.example"), proxy=SecretStr(proxy.url.replace("://", f"://{login}"))

@@ -31,8 +31,8 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def on(s3: S3, *, bucket: str | None = None, storage_class: str | None = None) -> S3Bucket:
-    """Return the archive below a prefix of a bucket, opened as a worker opens it."""
+def open_s3_bucket(s3: S3, *, bucket: str | None = None, storage_class: str | None = None) -> S3Bucket:
+    """Open an archive under a prefix of a bucket, as a worker does."""
     store = open_archive(Settings(archive_url=f"s3://{bucket or s3.bucket}/the/archive", s3_endpoint=s3.endpoint))
     assert isinstance(store, S3Store)
     return S3Bucket(store, storage_class)
@@ -46,7 +46,7 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
         case "folder":
             return LocalBucket(tmp_path / "archive")
         case _:
-            return on(request.getfixturevalue("s3"))
+            return open_s3_bucket(request.getfixturevalue("s3"))
 
 
 async def version_of(bucket: Bucket, key: str = KEY) -> str:
@@ -126,7 +126,7 @@ async def test_replace_succeeds_once_for_the_version_that_was_read(bucket: Bucke
     assert await bucket.digest(KEY) == sha256(b"third")
 
 
-async def test_replace_raises_when_the_object_did_not_exist_before(bucket: Bucket) -> None:
+async def test_replace_without_a_version_raises_when_the_object_exists(bucket: Bucket) -> None:
     await bucket.replace(KEY, CONTENT, LABELS, None)
     with pytest.raises(ManifestChanged):
         await bucket.replace(KEY, b"another", LABELS, None)
@@ -173,7 +173,7 @@ async def test_one_of_many_concurrent_writes_succeeds(bucket: Bucket) -> None:
 def test_any_bytes_are_read_back_unchanged(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, segments: list[str]
 ) -> None:
-    async def there_and_back(bucket: Bucket, key: str) -> None:
+    async def write_and_read(bucket: Bucket, key: str) -> None:
         await bucket.create(key, data, LABELS)
         found = await bucket.read(key)
         assert found
@@ -181,8 +181,8 @@ def test_any_bytes_are_read_back_unchanged(
         assert await bucket.digest(key) == sha256(data)
 
     key = "/".join(segments)
-    asyncio.run(there_and_back(S3Bucket(MemoryStore()), key))
-    asyncio.run(there_and_back(LocalBucket(tmp_path_factory.mktemp("archive")), key))
+    asyncio.run(write_and_read(S3Bucket(MemoryStore()), key))
+    asyncio.run(write_and_read(LocalBucket(tmp_path_factory.mktemp("archive")), key))
 
 
 async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
@@ -191,7 +191,7 @@ async def pieces_of(bucket: Bucket, key: str = KEY) -> list[bytes] | None:
 
 
 @pytest.mark.parametrize("size", [0, 1, (1 << 20) - 1, 1 << 20, (5 << 20) + 3])
-async def test_stream_yields_small_chunks_that_make_up_the_object(bucket: Bucket, size: int) -> None:
+async def test_stream_yields_chunks_of_bytes_that_make_up_the_object(bucket: Bucket, size: int) -> None:
     data = (bytes(range(251)) * (size // 251 + 1))[:size]
     await bucket.create(KEY, data, LABELS)
     pieces = await pieces_of(bucket)
@@ -223,14 +223,14 @@ async def test_a_document_in_s3_has_its_attributes_and_a_checked_hash(s3: S3) ->
         {"eval-id": "0b54a4d4", "sha256": sha256(CONTENT), "document-kind": "selfie", "archived-at": "2026-01-31Z"},
         {"environment": "sandbox", "source": "user_uploaded", "cost centre": "a+b=c/d:e.f-g@h_1"},
     )
-    await on(s3).create(KEY, CONTENT, labels)
-    where = {"Bucket": s3.bucket, "Key": f"the/archive/{KEY}"}
-    head = s3.client.head_object(**where, ChecksumMode="ENABLED")
+    await open_s3_bucket(s3).create(KEY, CONTENT, labels)
+    location = {"Bucket": s3.bucket, "Key": f"the/archive/{KEY}"}
+    head = s3.client.head_object(**location, ChecksumMode="ENABLED")
     assert head["ContentType"] == "image/jpeg"
     assert head["Metadata"] == labels.metadata
     assert base64.b64decode(head["ChecksumSHA256"]).hex() == sha256(CONTENT)
     assert "StorageClass" not in head
-    tags = s3.client.get_object_tagging(**where)["TagSet"]
+    tags = s3.client.get_object_tagging(**location)["TagSet"]
     assert {tag["Key"]: tag["Value"] for tag in tags} == labels.tags
 
 
@@ -241,13 +241,13 @@ async def test_create_sends_the_hash_to_s3() -> None:
         bucket = S3Bucket(store)
         await bucket.create("document", CONTENT, LABELS)
         await bucket.replace("manifest", CONTENT, LABELS, None)
-    checksums = [heard.headers["x-amz-checksum-sha256"] for heard in server.heard]
+    checksums = [request.headers["x-amz-checksum-sha256"] for request in server.heard]
     assert [base64.b64decode(each).hex() for each in checksums] == [sha256(CONTENT)] * 2
-    assert [heard.headers["if-none-match"] for heard in server.heard] == ["*", "*"]
+    assert [request.headers["if-none-match"] for request in server.heard] == ["*", "*"]
 
 
 async def test_documents_have_the_storage_class_of_the_settings_and_manifests_the_default(s3: S3) -> None:
-    bucket = on(s3, storage_class="STANDARD_IA")
+    bucket = open_s3_bucket(s3, storage_class="STANDARD_IA")
     await bucket.create("document", CONTENT, LABELS)
     await bucket.replace("manifest", CONTENT, LABELS, None)
     listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
@@ -258,7 +258,7 @@ async def test_documents_have_the_storage_class_of_the_settings_and_manifests_th
 
 
 async def test_a_manifest_in_s3_keeps_its_attributes_when_it_is_replaced(s3: S3) -> None:
-    bucket = on(s3)
+    bucket = open_s3_bucket(s3)
     labels = ObjectAttributes("application/json", {"eval-id": "0b54a4d4"})
     await bucket.replace("manifest", b"{}", labels, None)
     await bucket.replace("manifest", b"[]", labels, await version_of(bucket, "manifest"))
@@ -269,7 +269,7 @@ async def test_a_manifest_in_s3_keeps_its_attributes_when_it_is_replaced(s3: S3)
 
 async def test_a_document_of_usual_size_is_written_in_one_request(s3: S3) -> None:
     data = bytes(6 << 20)
-    await on(s3).create(KEY, data, LABELS)
+    await open_s3_bucket(s3).create(KEY, data, LABELS)
     head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}", ChecksumMode="ENABLED")
     assert (head["ContentLength"], "-" in head["ETag"]) == (len(data), False)
 
@@ -279,25 +279,25 @@ async def test_a_large_document_is_written_in_parts_and_has_to_be_confirmed(s3: 
     spool.put([bytes([number]) * (1 << 20) for number in range(18)])
     data = spool.mapped()
     with pytest.raises(WriteUnconfirmed):
-        await on(s3).create(KEY, data, LABELS)
+        await open_s3_bucket(s3).create(KEY, data, LABELS)
     head = s3.client.head_object(Bucket=s3.bucket, Key=f"the/archive/{KEY}")
     tags = s3.client.get_object_tagging(Bucket=s3.bucket, Key=f"the/archive/{KEY}")["TagSet"]
     assert (head["ContentLength"], "-" in head["ETag"], head["ContentType"]) == (18 << 20, True, LABELS.media_type)
     assert head["Metadata"] == LABELS.metadata
     assert {tag["Key"]: tag["Value"] for tag in tags} == LABELS.tags
-    assert await on(s3).digest(KEY) == sha256(data)
+    assert await open_s3_bucket(s3).digest(KEY) == sha256(data)
     assert s3.client.list_multipart_uploads(Bucket=s3.bucket).get("Uploads", []) == []
 
 
 async def test_a_large_document_is_not_written_again_when_it_exists(s3: S3) -> None:
-    await on(s3).create(KEY, CONTENT, LABELS)
+    await open_s3_bucket(s3).create(KEY, CONTENT, LABELS)
     with pytest.raises(AlreadyExists):
-        await on(s3).create(KEY, bytes(LARGE + 1), LABELS)
-    assert await on(s3).digest(KEY) == sha256(CONTENT)
+        await open_s3_bucket(s3).create(KEY, bytes(LARGE + 1), LABELS)
+    assert await open_s3_bucket(s3).digest(KEY) == sha256(CONTENT)
 
 
 async def test_methods_raise_when_the_bucket_does_not_exist(s3: S3) -> None:
-    bucket = on(s3, bucket="there-is-no-such-bucket")
+    bucket = open_s3_bucket(s3, bucket="there-is-no-such-bucket")
     with pytest.raises(StorageError, match="bucket does not exist"):
         await bucket.create(KEY, CONTENT, LABELS)
     with pytest.raises(StorageError, match="bucket does not exist"):
@@ -354,7 +354,7 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "said"),
+    ("status", "code", "message"),
     [
         (403, "AccessDenied", "access is denied"),
         (403, "ExpiredToken", "credentials have expired"),
@@ -362,11 +362,13 @@ async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
         (401, "Unauthorized", "access is denied"),
     ],
 )
-async def test_a_denied_write_raises_storage_error_and_needs_no_confirmation(status: int, code: str, said: str) -> None:
+async def test_a_denied_write_raises_storage_error_and_needs_no_confirmation(
+    status: int, code: str, message: str
+) -> None:
     for error in (await errors_of(s3_error(status, code))).values():
         assert isinstance(error, StorageError)
         assert not isinstance(error, WriteUnconfirmed)
-        assert said in str(error)
+        assert message in str(error)
 
 
 FAULTS = [
@@ -402,20 +404,20 @@ async def test_an_error_has_the_fault_and_the_code_of_the_response(status: int, 
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "why"),
+    ("endpoint", "reason"),
     [
         ("http://127.0.0.1:1", "the connection is refused"),
         ("http://no-such-host.invalid", "its host name is unknown"),
     ],
 )
-async def test_an_error_without_a_connection_is_the_machines_and_names_the_reason(endpoint: str, why: str) -> None:
+async def test_a_failed_connection_is_a_machine_fault_and_names_the_reason(endpoint: str, reason: str) -> None:
     with pytest.raises(StorageError) as caught:
         await s3_at(endpoint).read(KEY)
     assert caught.value.fault is Fault.MACHINE
-    assert why in caught.value.what
+    assert reason in caught.value.what
 
 
-async def test_an_untrusted_certificate_is_the_machines_fault(tmp_path: Path) -> None:
+async def test_an_untrusted_certificate_is_a_machine_fault(tmp_path: Path) -> None:
     context, _ = server_context(tmp_path, "127.0.0.1")
     with tls_server(context) as server, pytest.raises(StorageError) as caught:
         await s3_at(f"https://127.0.0.1:{server.port}").create(KEY, CONTENT, LABELS)
@@ -487,17 +489,17 @@ async def test_create_raises_already_exists_for_a_409_even_if_nothing_was_stored
 async def test_errors_contain_no_key_address_or_credential(code: str) -> None:
     status = {"AccessDenied": 403, "NoSuchBucket": 404, "InternalError": 500}[code]
     for error in (await errors_of(s3_error(status, code))).values():
-        said = f"{error}{error!r}"
+        text = f"{error}{error!r}"
         for secret in (KEY, "0b54a4d4", "127.0.0.1", "AKIA", "secret"):
-            assert secret not in said
+            assert secret not in text
         assert error.__suppress_context__
 
 
 async def test_methods_raise_storage_error_when_credentials_are_unavailable() -> None:
-    def none_today() -> None:
+    def fail_to_provide() -> None:
         raise RuntimeError("the identity provider is down")
 
-    store = S3Store("archive", region="us-east-1", credential_provider=none_today)
+    store = S3Store("archive", region="us-east-1", credential_provider=fail_to_provide)
     with pytest.raises(StorageError) as caught:
         await S3Bucket(store).create(KEY, CONTENT, LABELS)
     assert "identity" not in str(caught.value)

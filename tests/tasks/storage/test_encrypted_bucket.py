@@ -40,12 +40,12 @@ async def test_an_object_is_read_back_unchanged_and_is_unreadable_in_the_inner_b
     inner: Bucket, bucket: EncryptedBucket
 ) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
-    found, behind = await bucket.read(KEY), await inner.read(KEY)
+    found, raw = await bucket.read(KEY), await inner.read(KEY)
     assert found
-    assert behind
+    assert raw
     assert found.data == await streamed(bucket) == CONTENT
     assert await bucket.digest(KEY) == hashlib.sha256(CONTENT).hexdigest()
-    assert b"selfie" not in behind.data
+    assert b"selfie" not in raw.data
 
 
 async def test_create_does_not_overwrite_and_replace_overwrites_the_read_version(bucket: EncryptedBucket) -> None:
@@ -58,7 +58,7 @@ async def test_create_does_not_overwrite_and_replace_overwrites_the_read_version
     assert await streamed(bucket) == b"another"
 
 
-async def test_a_large_object_is_sealed_on_disk(
+async def test_a_large_object_that_is_sealed_on_disk_is_read_back_unchanged(
     inner: Bucket, bucket: EncryptedBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "LARGE", 1_000)
@@ -71,12 +71,12 @@ async def test_methods_return_none_when_the_object_does_not_exist(bucket: Encryp
     assert await bucket.read(KEY) is await bucket.digest(KEY) is await bucket.stream(KEY) is None
 
 
-async def test_an_object_from_before_encryption_is_read(inner: Bucket, bucket: EncryptedBucket) -> None:
+async def test_an_object_stored_before_encryption_is_read(inner: Bucket, bucket: EncryptedBucket) -> None:
     await inner.create(KEY, CONTENT, LABELS)
     assert await streamed(bucket) == CONTENT
 
 
-async def test_without_keys_objects_are_stored_plain_and_sealed_ones_cannot_be_read(
+async def test_a_bucket_without_keys_stores_plain_objects_and_cannot_read_sealed_ones(
     inner: Bucket, bucket: EncryptedBucket
 ) -> None:
     plain = EncryptedBucket(inner, None)
@@ -91,9 +91,9 @@ async def test_without_keys_objects_are_stored_plain_and_sealed_ones_cannot_be_r
 
 async def test_an_object_does_not_open_under_another_key(inner: Bucket, bucket: EncryptedBucket) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
-    behind = await inner.read(KEY)
-    assert behind
-    await inner.create("elsewhere", behind.data, LABELS)
+    raw = await inner.read(KEY)
+    assert raw
+    await inner.create("elsewhere", raw.data, LABELS)
     with pytest.raises(IntegrityError):
         await streamed(bucket, "elsewhere")
 
@@ -103,15 +103,15 @@ class OneByteBucket(S3Bucket):
 
     async def stream(self, key: str) -> AsyncGenerator[bytes, None] | None:
         found = await self.read(key)
-        return None if found is None else _drops(found.data)
+        return None if found is None else _yield_bytes(found.data)
 
 
-async def _drops(data: bytes) -> AsyncGenerator[bytes, None]:
+async def _yield_bytes(data: bytes) -> AsyncGenerator[bytes, None]:
     for byte in data:
         yield bytes([byte])
 
 
-@pytest.mark.parametrize("data", [b"", b"x", b"\xff\xd8 a photograph that nobody sealed"])
+@pytest.mark.parametrize("data", [b"", b"x", b"\xff\xd8 a photograph that was not sealed"])
 async def test_an_object_is_read_back_when_it_arrives_byte_by_byte(data: bytes) -> None:
     inner = OneByteBucket(MemoryStore())
     bucket = EncryptedBucket(inner, KEYRING)

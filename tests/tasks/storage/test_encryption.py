@@ -48,7 +48,7 @@ def test_sealing_the_same_bytes_twice_gives_different_results() -> None:
     assert b"a picture" not in sealed(b"a picture")
 
 
-def test_a_former_key_opens_what_it_sealed() -> None:
+def test_a_former_key_opens_bytes_that_it_sealed() -> None:
     assert opened(sealed(b"a picture", keyring=OLD), keyring=NEW) == b"a picture"
 
 

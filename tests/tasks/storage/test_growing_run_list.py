@@ -29,7 +29,7 @@ async def read_ids(bucket: LocalBucket, known: RunList) -> list[str]:
     return [eval_id for piece in known.pieces for eval_id in await read_chunk(bucket, piece)]
 
 
-async def test_evaluations_that_are_added_later_follow_the_first_ones_and_each_is_there_once(
+async def test_evaluations_added_later_follow_the_first_ones_and_each_is_listed_once(
     bucket: LocalBucket,
 ) -> None:
     first = await extend(bucket, IDS[:6])
@@ -41,16 +41,14 @@ async def test_evaluations_that_are_added_later_follow_the_first_ones_and_each_i
     assert await find_run_list(bucket, "q3", second.fingerprint, "sandbox") == second
 
 
-async def test_both_of_two_orders_at_the_same_time_are_in_the_list(
-    bucket: LocalBucket, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    replace, others = LocalBucket.replace, [IDS[:5]]
+async def test_two_concurrent_orders_are_both_in_the_list(bucket: LocalBucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace, other_orders = LocalBucket.replace, [IDS[:5]]
 
     async def replace_late(
         self: LocalBucket, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None
     ) -> object:
-        if others:
-            await extend(bucket, others.pop())
+        if other_orders:
+            await extend(bucket, other_orders.pop())
         return await replace(self, key, data, attributes, etag)
 
     monkeypatch.setattr(LocalBucket, "replace", replace_late)
@@ -58,7 +56,7 @@ async def test_both_of_two_orders_at_the_same_time_are_in_the_list(
     assert await read_ids(bucket, known) == IDS
 
 
-async def test_a_list_that_others_change_all_the_time_is_given_up(
+async def test_extend_run_list_raises_when_the_list_changes_at_each_try(
     bucket: LocalBucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def refuse(*_: object) -> object:

@@ -15,7 +15,7 @@ from tasks.storage import local_bucket
 from tasks.storage.bucket import AlreadyExists, ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 
-# test_bucket.py tests what every bucket guarantees
+# test_bucket.py tests the guarantees of all buckets.
 
 KEY = "sandbox/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10/selfie/ab.jpg"
 LABELS = ObjectAttributes("image/jpeg")
@@ -36,7 +36,7 @@ def bucket(root: Path, request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 
 @pytest.fixture
-def _everything_is_allowed() -> Iterator[None]:
+def _no_umask() -> Iterator[None]:
     before = os.umask(0)
     yield
     os.umask(before)
@@ -46,27 +46,27 @@ def files(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir()}
 
 
-def rights(path: Path) -> int:
+def permissions(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
 # Files on the disk
 
 
-@pytest.mark.usefixtures("_everything_is_allowed")
+@pytest.mark.usefixtures("_no_umask")
 async def test_files_and_folders_are_readable_only_by_their_owner(bucket: LocalBucket, root: Path) -> None:
     await bucket.create(KEY, CONTENT, LABELS)
     await bucket.replace("sandbox/manifest.json", b"1", LABELS, None)
     await bucket.replace("sandbox/manifest.json", b"2", LABELS, hashlib.sha256(b"1").hexdigest())
     for path in (root, *root.rglob("*")):
-        assert rights(path) == (0o700 if path.is_dir() else 0o600), path
+        assert permissions(path) == (0o700 if path.is_dir() else 0o600), path
 
 
 async def test_an_existing_folder_keeps_its_permissions(bucket: LocalBucket, root: Path) -> None:
     root.mkdir(parents=True)
     root.chmod(0o750)
     await bucket.create(KEY, CONTENT, LABELS)
-    assert rights(root) == 0o750
+    assert permissions(root) == 0o750
 
 
 async def test_an_object_is_stored_under_its_key_and_nothing_else_is_left(bucket: LocalBucket, root: Path) -> None:
@@ -151,7 +151,7 @@ async def test_errors_contain_neither_the_key_nor_the_folder(bucket: LocalBucket
     assert str(root) not in f"{caught.value}{caught.value!r}"
 
 
-# Other processes: each gets the folder, a command and a number, and begins when the test says so
+# Other processes. Each gets the folder, a command and a number, and waits for a line from the test.
 
 SCRIPT = """
 import asyncio, resource, signal, sys
@@ -162,7 +162,7 @@ from tasks.errors import ManifestChanged, StorageError
 from tasks.storage.local_bucket import LocalBucket
 
 KEY, LABELS = "sandbox/selfie/ab.jpg", ObjectAttributes("image/jpeg")
-bucket, word, number = LocalBucket(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
+bucket, command, number = LocalBucket(Path(sys.argv[1])), sys.argv[2], sys.argv[3]
 
 async def create():
     for turn in range(20):
@@ -198,21 +198,21 @@ async def die():
 
 print("ready", flush=True)
 sys.stdin.readline()
-asyncio.run({"create": create, "count": count, "fill": fill, "die": die}[word]())
+asyncio.run({"create": create, "count": count, "fill": fill, "die": die}[command]())
 """
 
 
-def others(root: Path, word: str, many: int) -> list[tuple[int, list[str]]]:
-    """Run several processes at once; return the exit code and the output of each."""
+def run_processes(root: Path, command: str, count: int) -> list[tuple[int, list[str]]]:
+    """Run several processes at once, and return the exit code and the output of each."""
     started = [
         subprocess.Popen(
-            [sys.executable, "-W", "error", "-c", SCRIPT, str(root), word, str(number)],
+            [sys.executable, "-W", "error", "-c", SCRIPT, str(root), command, str(number)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             cwd=Path(__file__).parents[3],
         )
-        for number in range(many)
+        for number in range(count)
     ]
     try:
         for process in started:
@@ -222,16 +222,16 @@ def others(root: Path, word: str, many: int) -> list[tuple[int, list[str]]]:
             assert process.stdin
             process.stdin.write("go\n")
             process.stdin.flush()
-        said = [process.communicate(timeout=60)[0] for process in started]
+        outputs = [process.communicate(timeout=60)[0] for process in started]
     finally:
         for process in started:
             process.kill()
             process.wait()
-    return [(process.returncode, text.splitlines()) for process, text in zip(started, said, strict=True)]
+    return [(process.returncode, text.splitlines()) for process, text in zip(started, outputs, strict=True)]
 
 
 def test_one_of_two_processes_creates_an_object(root: Path) -> None:
-    ended = others(root, "create", 2)
+    ended = run_processes(root, "create", 2)
     assert [code for code, _ in ended] == [0, 0]
     for turn in range(20):
         content = (root / f"sandbox/selfie/ab.jpg{turn}").read_bytes()
@@ -241,28 +241,30 @@ def test_one_of_two_processes_creates_an_object(root: Path) -> None:
 
 
 def test_no_write_is_lost_when_two_processes_replace_an_object(root: Path) -> None:
-    ended = others(root, "count", 2)
+    ended = run_processes(root, "count", 2)
     assert [code for code, _ in ended] == [0, 0]
     assert files(root) == {"sandbox/selfie/ab.jpg"}
     assert (root / "sandbox/selfie/ab.jpg").read_bytes() == b"40"
 
 
-def test_create_raises_storage_error_and_leaves_nothing_when_the_disk_is_full(root: Path) -> None:
-    assert others(root, "fill", 1) == [(0, [f"create File too large{ADVICE}", f"replace File too large{ADVICE}"])]
+def test_a_write_over_the_file_size_limit_raises_storage_error_and_leaves_nothing(root: Path) -> None:
+    assert run_processes(root, "fill", 1) == [
+        (0, [f"create File too large{ADVICE}", f"replace File too large{ADVICE}"])
+    ]
     assert files(root) == set()
 
 
 def test_a_process_leaves_no_object_when_it_is_killed_while_writing(root: Path) -> None:
-    ((code, _),) = others(root, "die", 1)
+    ((code, _),) = run_processes(root, "die", 1)
     assert code < 0
     key = "sandbox/selfie/ab.jpg"
     assert files(root) == set()
     assert not (root / key).exists()
 
-    async def again() -> str | None:
+    async def create_again() -> str | None:
         bucket = LocalBucket(root)
         assert await bucket.digest(key) is None
         await bucket.create(key, CONTENT, LABELS)
         return await bucket.digest(key)
 
-    assert asyncio.run(again()) == hashlib.sha256(CONTENT).hexdigest()
+    assert asyncio.run(create_again()) == hashlib.sha256(CONTENT).hexdigest()

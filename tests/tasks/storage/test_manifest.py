@@ -119,7 +119,7 @@ async def committed(bucket: Bucket) -> StoredManifest:
 
 
 async def archive(bucket: Bucket, new: Manifest) -> Outcome:
-    """Read the manifest and commit the next one, again if another worker was faster."""
+    """Read the manifest and commit the next one. Try again if another worker was faster."""
     while True:
         before = await read_manifest(bucket, EVALUATION)
         try:
@@ -129,7 +129,7 @@ async def archive(bucket: Bucket, new: Manifest) -> Outcome:
 
 
 async def history(bucket: Bucket) -> list[Manifest]:
-    """Return all manifests, the oldest first; assert that each names the hash of the previous one."""
+    """Return all manifests, oldest first. Check that each one names the hash of the previous one."""
     newest = await committed(bucket)
     manifests, previous = [newest.manifest], newest.manifest.previous
     for revision in range(newest.manifest.revision - 1, 0, -1):
@@ -143,7 +143,7 @@ async def history(bucket: Bucket) -> list[Manifest]:
     return manifests[::-1]
 
 
-# What it says about holds, erasures and disposals
+# Holds, erasures and disposals
 
 
 ERASED_SELFIES = ErasedKindRecord(kind="selfie", receipt="receipts/1.json", at="2026-02-01T00:00:00.000Z")
@@ -210,11 +210,11 @@ def test_a_manifest_without_documents_has_a_reason(found: Manifest, reason: NoDo
 
 
 def test_the_published_schema_matches_the_code() -> None:
-    remake = (
+    command = (
         'python -c "import json; from tasks.storage.manifest import schema; print(json.dumps(schema(), indent=1))" '
         "> docs/manifest.schema.json"
     )
-    assert SCHEMA.read_text() == json.dumps(schema(), indent=1) + "\n", f"regenerate it: {remake}"
+    assert SCHEMA.read_text() == json.dumps(schema(), indent=1) + "\n", f"regenerate it: {command}"
 
 
 def test_the_published_schema_is_a_valid_json_schema() -> None:
@@ -498,8 +498,8 @@ async def test_one_manifest_is_written_when_many_workers_commit_the_same_documen
 
 @given(st.lists(st.sets(st.sampled_from(["front", "back", "selfie", "other"])), min_size=1, max_size=6))
 @settings(max_examples=40)
-def test_no_archived_document_is_forgotten_after_any_sequence_of_bundles(bundles: list[set[str]]) -> None:
-    async def follow() -> None:
+def test_every_archived_document_stays_listed_after_any_sequence_of_bundles(bundles: list[set[str]]) -> None:
+    async def check_sequence() -> None:
         bucket = S3Bucket(MemoryStore())
         ever: set[str] = set()
         changes = 0
@@ -515,13 +515,13 @@ def test_no_archived_document_is_forgotten_after_any_sequence_of_bundles(bundles
             assert len(listed) == len(ever)
         assert len(await history(bucket)) == changes
 
-    asyncio.run(follow())
+    asyncio.run(check_sequence())
 
 
-# Two facts: what the archive holds, and what RiskOS had when it was last asked
+# Held documents, and their state at the source at the last request
 
 
-def answered(status: SourceStatus, code: int = 200, message: str | None = None, **facts: Any) -> Manifest:
+def make_answer(status: SourceStatus, code: int = 200, message: str | None = None, **facts: Any) -> Manifest:
     """Return the manifest of a response, as if it were the first."""
     response = ResponseRecord(status=code, message=message)
     source = SourceRecord(status=status, asked_at="2026-01-31T12:00:00.000Z", response=response)
@@ -529,7 +529,7 @@ def answered(status: SourceStatus, code: int = 200, message: str | None = None, 
 
 
 def delivered(*names: str, damaged: Sequence[str] = (), size: int = 3) -> Manifest:
-    return answered(
+    return make_answer(
         SourceStatus.PRESENT,
         documents=tuple(record(name) for name in names),
         outcome=Outcome.UNREADABLE if damaged else Outcome.ARCHIVED,
@@ -538,7 +538,7 @@ def delivered(*names: str, damaged: Sequence[str] = (), size: int = 3) -> Manife
     )
 
 
-NO_MORE = answered(
+NO_DOCUMENTS = make_answer(
     SourceStatus.NONE,
     400,
     "No Documents Found",
@@ -547,8 +547,8 @@ NO_MORE = answered(
     no_documents=NoDocumentsRecord(reason=NoDocumentsReason.RETENTION_OR_UNKNOWN, evidence=()),
     retrieved_at="2027-01-31T12:00:00.000Z",
 )
-NOT_FOUND = answered(SourceStatus.UNKNOWN, 404, "not found", outcome=Outcome.NOT_FOUND, bundle=None)
-REFUSED = answered(SourceStatus.UNKNOWN, 400, "bad request", outcome=Outcome.REJECTED, bundle=None)
+NOT_FOUND = make_answer(SourceStatus.UNKNOWN, 404, "not found", outcome=Outcome.NOT_FOUND, bundle=None)
+REFUSED = make_answer(SourceStatus.UNKNOWN, 400, "bad request", outcome=Outcome.REJECTED, bundle=None)
 
 
 def at_source(found: Manifest) -> dict[str, str]:
@@ -559,7 +559,7 @@ def at_source(found: Manifest) -> dict[str, str]:
     ("answer", "status", "of_each"),
     [
         (delivered("front"), SourceStatus.PARTLY_GONE, {"front": "yes", "back": "no"}),
-        (NO_MORE, SourceStatus.GONE, {"front": "no", "back": "no"}),
+        (NO_DOCUMENTS, SourceStatus.GONE, {"front": "no", "back": "no"}),
         (NOT_FOUND, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
         (REFUSED, SourceStatus.UNKNOWN, {"front": "unknown", "back": "unknown"}),
     ],
@@ -574,21 +574,21 @@ async def test_held_documents_stay_listed_when_riskos_answers_with_fewer(
     assert (at_source(found), found.last_response) == (of_each, answer.response)
     jsonschema.validate(json.loads(found.as_json()), json.loads(SCHEMA.read_text()))
     assert await archive(bucket, answer) is Outcome.UNCHANGED
-    assert len(await history(bucket)) == 2, "the second time, nothing is written"
+    assert len(await history(bucket)) == 2, "nothing is written the second time"
 
 
 async def test_a_held_evaluation_keeps_the_response_and_the_bundle_of_its_documents(bucket: Bucket) -> None:
     first = delivered("front")
     await archive(bucket, first)
-    await archive(bucket, NO_MORE)
+    await archive(bucket, NO_DOCUMENTS)
     found = (await committed(bucket)).manifest
     assert (found.bundle, found.response, found.retrieved_at) == (first.bundle, first.response, first.retrieved_at)
-    assert found.no_documents == NO_MORE.no_documents
+    assert found.no_documents == NO_DOCUMENTS.no_documents
 
 
 async def test_documents_are_at_the_source_again_when_riskos_sends_them_again(bucket: Bucket) -> None:
     await archive(bucket, delivered("front", "back"))
-    for answer in (NO_MORE, NOT_FOUND, delivered("back", "front")):
+    for answer in (NO_DOCUMENTS, NOT_FOUND, delivered("back", "front")):
         assert await archive(bucket, answer) is Outcome.UNCHANGED
     found = (await committed(bucket)).manifest
     assert (found.source_status, found.no_documents) == (SourceStatus.PRESENT, None)
@@ -635,7 +635,7 @@ async def test_all_held_documents_are_gone_when_riskos_has_only_another_unreadab
 
 
 @pytest.mark.parametrize("first", [delivered("front", damaged=["back"]), delivered(damaged=[""])])
-@pytest.mark.parametrize("answer", [NO_MORE, NOT_FOUND, REFUSED])
+@pytest.mark.parametrize("answer", [NO_DOCUMENTS, NOT_FOUND, REFUSED])
 async def test_an_unreadable_evaluation_stays_unreadable_until_riskos_sends_a_better_bundle(
     bucket: Bucket, first: Manifest, answer: Manifest
 ) -> None:
@@ -649,9 +649,9 @@ async def test_an_unreadable_evaluation_stays_unreadable_until_riskos_sends_a_be
 @pytest.mark.parametrize(
     ("first", "second", "status"),
     [
-        (NOT_FOUND, NO_MORE, SourceStatus.NONE),
-        (NO_MORE, NOT_FOUND, SourceStatus.UNKNOWN),
-        (NO_MORE, REFUSED, SourceStatus.UNKNOWN),
+        (NOT_FOUND, NO_DOCUMENTS, SourceStatus.NONE),
+        (NO_DOCUMENTS, NOT_FOUND, SourceStatus.UNKNOWN),
+        (NO_DOCUMENTS, REFUSED, SourceStatus.UNKNOWN),
     ],
 )
 async def test_a_tombstone_has_the_last_response_of_riskos(
@@ -664,8 +664,8 @@ async def test_a_tombstone_has_the_last_response_of_riskos(
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NO_DOCUMENTS, Outcome.NOT_FOUND, Outcome.REJECTED])
-@pytest.mark.parametrize("answer", [delivered("front"), NO_MORE, NOT_FOUND])
-async def test_a_manifest_of_an_older_release_that_denied_its_documents_is_archived(
+@pytest.mark.parametrize("answer", [delivered("front"), NO_DOCUMENTS, NOT_FOUND])
+async def test_a_manifest_of_an_older_release_that_lists_documents_counts_as_archived(
     bucket: Bucket, outcome: Outcome, answer: Manifest
 ) -> None:
     older = manifest(outcome=outcome, documents=(record("front", superseded=True),), bundle=None)
@@ -689,15 +689,15 @@ async def test_a_refresh_adds_the_source_to_a_manifest_of_an_older_release(bucke
 ANSWERS = st.sampled_from(
     [
         *(delivered("front"), delivered("front", "back"), delivered("selfie")),
-        *(delivered("front", damaged=["back"]), delivered(damaged=[""]), NO_MORE, NOT_FOUND, REFUSED),
+        *(delivered("front", damaged=["back"]), delivered(damaged=[""]), NO_DOCUMENTS, NOT_FOUND, REFUSED),
     ]
 )
 
 
 @given(st.lists(ANSWERS, min_size=1, max_size=8))
 @settings(max_examples=60)
-def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: list[Manifest]) -> None:
-    async def follow() -> None:
+def test_every_held_document_stays_listed_after_any_sequence_of_responses(answers: list[Manifest]) -> None:
+    async def check_sequence() -> None:
         bucket, held, was_unreadable = S3Bucket(MemoryStore()), set[str](), False
         for answer in answers:
             await archive(bucket, answer)
@@ -711,7 +711,7 @@ def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: lis
             assert found.last_response == answer.last_response
         await history(bucket)
 
-    asyncio.run(follow())
+    asyncio.run(check_sequence())
 
 
 # Attributes
@@ -719,21 +719,21 @@ def test_no_held_document_is_denied_after_any_sequence_of_responses(answers: lis
 
 async def test_the_manifest_and_its_former_revisions_have_tags_and_metadata(s3: S3) -> None:
     bucket = S3Bucket(open_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=s3.endpoint)))
-    for each in (NO_MORE, delivered("front")):
+    for each in (NO_DOCUMENTS, delivered("front")):
         await commit(bucket, EVALUATION, each, await read_manifest(bucket, EVALUATION), {"team": "kyc"})
     for key, outcome, revision in (
         (EVALUATION.manifest_key, "archived", "2"),
         (EVALUATION.revision_key(1), "no_documents", "1"),
     ):
-        where = {"Bucket": s3.bucket, "Key": key}
-        tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
+        location = {"Bucket": s3.bucket, "Key": key}
+        tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**location)["TagSet"]}
         assert tags == {
             "environment": "production",
             "document-kind": "manifest",
             "source": "docv-archive",
             "team": "kyc",
         }
-        metadata = s3.client.head_object(**where)["Metadata"]
+        metadata = s3.client.head_object(**location)["Metadata"]
         assert metadata == {"eval-id": EVALUATION.eval_id, "outcome": outcome, "revision": revision}
 
 
@@ -788,7 +788,7 @@ async def test_commit_succeeds_for_a_first_manifest_when_the_response_is_lost(re
 
 
 class LostResponseBucket(S3Bucket):
-    """A bucket in memory that writes a manifest, loses the response and so sets no tags; they are set separately."""
+    """A bucket in memory that writes a manifest, and then loses its tags and the response."""
 
     def __init__(self) -> None:
         super().__init__(MemoryStore())
@@ -876,7 +876,7 @@ def disposed(name: str) -> DisposedRecord:
 
 
 @pytest.mark.parametrize(
-    "answered",
+    "answer",
     [
         manifest("back"),
         manifest(documents=(), disposed=(disposed("front"),)),
@@ -885,12 +885,12 @@ def disposed(name: str) -> DisposedRecord:
     ],
     ids=["a bundle", "the same again", "no documents", "not found"],
 )
-async def test_disposals_and_matters_stay_listed_whatever_riskos_answers(answered: Manifest) -> None:
+async def test_disposals_and_matters_stay_listed_whatever_riskos_answers(answer: Manifest) -> None:
     bucket = S3Bucket(MemoryStore())
     gone = disposed("front")
     await archive(bucket, manifest(documents=(), disposed=(gone,), matters=("acme-v-bolt",)))
 
-    await archive(bucket, answered)
+    await archive(bucket, answer)
 
     now = (await committed(bucket)).manifest
     assert now.disposed == (gone,)
@@ -899,7 +899,7 @@ async def test_disposals_and_matters_stay_listed_whatever_riskos_answers(answere
     assert now.outcome is Outcome.ARCHIVED
 
 
-async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news() -> None:
+async def test_a_delivery_with_only_due_documents_is_unchanged_when_all_others_were_disposed_of() -> None:
     bucket = S3Bucket(MemoryStore())
     await archive(bucket, manifest(documents=(), disposed=(disposed("front"),)))
 
@@ -912,7 +912,7 @@ async def test_an_evaluation_whose_documents_were_all_disposed_of_brings_no_news
 
 
 @pytest.mark.parametrize("before", [None, TOMBSTONE, DAMAGED.model_copy(update={"documents": ()})])
-async def test_a_delivery_of_which_all_is_due_counts_as_withheld(before: Manifest | None) -> None:
+async def test_a_delivery_counts_as_withheld_when_all_its_documents_are_due(before: Manifest | None) -> None:
     bucket = S3Bucket(MemoryStore())
     if before:
         await archive(bucket, before)
@@ -932,7 +932,7 @@ def test_a_bundle_in_quarantine_is_unreadable_even_if_its_readable_documents_wer
     assert unreadable.manifest_outcome is ManifestOutcome.DISPOSED
 
 
-async def test_a_held_document_is_not_listed_as_disposed_because_a_worker_did_not_know_of_it() -> None:
+async def test_a_held_document_stays_held_when_a_worker_lists_it_as_disposed() -> None:
     bucket = S3Bucket(MemoryStore())
     await archive(bucket, manifest("front"))
 
@@ -961,10 +961,10 @@ async def test_a_document_keeps_the_time_at_which_it_was_first_archived() -> Non
     await archive(bucket, manifest(documents=again, archived_at=later))
 
     times = [each.archived_at for each in (await committed(bucket)).manifest.documents]
-    assert times == ["2026-01-31T12:00:01.000Z", later], "a manifest of an older version has its own time only"
+    assert times == ["2026-01-31T12:00:01.000Z", later], "a manifest of an older version has only its own time"
 
 
-async def test_an_amendment_is_the_next_revision_on_top_of_what_a_worker_wrote_meanwhile() -> None:
+async def test_amend_retries_and_writes_the_next_revision_when_the_manifest_changed() -> None:
     bucket = S3Bucket(MemoryStore())
     await archive(bucket, manifest("front"))
     tries = []
@@ -995,7 +995,9 @@ async def test_an_amendment_keeps_the_time_at_which_a_document_of_an_older_versi
     ("disposed_of", "status"),
     [("gone", SourceStatus.PRESENT), ("there", SourceStatus.GONE), ("gone too", SourceStatus.PARTLY_GONE)],
 )
-async def test_a_disposal_leaves_what_riskos_had_of_the_other_documents(disposed_of: str, status: SourceStatus) -> None:
+async def test_the_source_status_after_a_disposal_is_that_of_the_other_documents(
+    disposed_of: str, status: SourceStatus
+) -> None:
     bucket = S3Bucket(MemoryStore())
     going = ("gone too",) if disposed_of == "gone too" else ()
     await archive(bucket, manifest("there", "gone", *going, source=SOURCE))

@@ -1,4 +1,4 @@
-"""Matters and what was added to them are records in the archive that concurrent commands cannot contradict."""
+"""Matters and their additions are records in the archive. Concurrent commands cannot contradict them."""
 
 import asyncio
 import gzip
@@ -60,7 +60,7 @@ async def test_a_release_is_begun_once_and_then_completed(bucket: Bucket) -> Non
     assert await begin_release(bucket, "other", "settled", "counsel") is None
 
 
-async def test_a_release_keeps_what_another_process_wrote_meanwhile(bucket: Bucket) -> None:
+async def test_a_release_retries_when_the_record_changed_and_raises_when_it_changes_each_time(bucket: Bucket) -> None:
     await create_matter(bucket, "acme-v-bolt", "case 17", "operator")
     with patch.object(bucket, "replace", side_effect=[ManifestChanged(), DEFAULT], wraps=bucket.replace):
         assert await begin_release(bucket, "acme-v-bolt", "settled", "counsel")
@@ -93,7 +93,7 @@ async def test_additions_are_read_in_order_for_each_environment(bucket: Bucket) 
     assert (sandbox.added_by, sandbox.eval_ids) == ("another", (ids[4],))
 
 
-async def test_list_matters_ignores_keys_that_are_no_record_of_a_matter(bucket: Bucket) -> None:
+async def test_list_matters_ignores_keys_that_are_not_records_of_a_matter(bucket: Bucket) -> None:
     for name in ("b", "a"):
         await create_matter(bucket, name, "case 17", "operator")
     await record_addition(bucket, "a", "production", eval_ids(1), "operator")
@@ -102,7 +102,7 @@ async def test_list_matters_ignores_keys_that_are_no_record_of_a_matter(bucket: 
     assert [each.matter async for each in list_matters(bucket)] == ["a", "b"]
 
 
-async def test_find_recorded_matters_names_only_those_that_are_not_released(bucket: Bucket) -> None:
+async def test_find_recorded_matters_returns_only_matters_that_are_not_released(bucket: Bucket) -> None:
     eval_id, other = eval_ids(2)
     for name in ("open", "releasing", "released", "elsewhere", "of-another"):
         await create_matter(bucket, name, "case 17", "operator")
@@ -123,7 +123,7 @@ async def test_a_damaged_addition_is_an_integrity_error(bucket: Bucket, data: by
 
 
 @pytest.mark.parametrize("change", [("environment", "sandbox"), ("matter", "b"), ("eval_ids", ("../../x",))])
-async def test_an_addition_that_is_not_of_its_place_is_an_integrity_error(
+async def test_an_addition_that_does_not_match_its_key_is_an_integrity_error(
     bucket: Bucket, change: tuple[str, object]
 ) -> None:
     record = await record_addition(bucket, "b", "production", eval_ids(1), "operator")
@@ -151,7 +151,7 @@ async def test_a_record_of_another_matter_is_an_integrity_error(bucket: Bucket) 
         await read_matter(bucket, "a")
 
 
-async def test_a_name_that_is_not_valid_makes_no_path(bucket: Bucket) -> None:
+async def test_an_invalid_matter_name_is_refused(bucket: Bucket) -> None:
     with pytest.raises(BadMatterName):
         await read_matter(bucket, "../x")
     with pytest.raises(BadMatterName):

@@ -1,4 +1,4 @@
-"""The list of a run in the archive: written once, read in chunks, and refused if it was changed."""
+"""The list of a run is written to the archive once, read in chunks, and refused if it was changed."""
 
 import gzip
 import hashlib
@@ -97,7 +97,7 @@ async def test_read_run_list_returns_none_when_there_is_no_list(bucket: Bucket) 
     assert await read_run_list(bucket, "sandbox", "q3") is None
 
 
-async def test_the_same_ids_make_the_same_list_even_if_it_was_half_written(bucket: Bucket) -> None:
+async def test_store_run_list_returns_the_stored_list_for_the_same_ids(bucket: Bucket) -> None:
     kept = await store(bucket)
     assert await store(bucket) == kept
 
@@ -141,10 +141,10 @@ async def test_two_callers_that_begin_a_run_at_once_get_the_same_list(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = await store(bucket)
-    looks = iter([None, first])
+    results = iter([None, first])
 
     async def late(*_: object) -> RunList | None:
-        return next(looks)
+        return next(results)
 
     monkeypatch.setattr(run_list, "read_run_list", late)
     assert await store(bucket) == first
@@ -184,8 +184,8 @@ async def test_read_chunk_raises_when_the_chunk_was_changed(tmp_path: Path, line
     kept = await store(LocalBucket(tmp_path))
     data = b"no gzip" if lines is None else gzip.compress(lines.encode())
     (tmp_path / kept.pieces[0].key).write_bytes(data)
-    honest = kept.pieces[0].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
-    for chunk in kept.pieces[0], honest:
+    rehashed = kept.pieces[0].model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
+    for chunk in kept.pieces[0], rehashed:
         with pytest.raises(IntegrityError, match="a chunk of a run's list"):
             await read_chunk(LocalBucket(tmp_path), chunk)
 

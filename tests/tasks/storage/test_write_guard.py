@@ -1,4 +1,4 @@
-"""The lease is confirmed before each write of an attempt: each object, and each part of a large one."""
+"""The lease is confirmed before an attempt writes an object, or a part of a large one."""
 
 import asyncio
 import hashlib
@@ -22,7 +22,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.write_guard import WriteGuard
 from tests.riskos import Reply, Then, listening
 
-MINE = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
+EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 LABELS = ObjectAttributes("application/pdf")
 
 
@@ -70,20 +70,20 @@ def bucket(request: pytest.FixtureRequest, tmp_path: Path) -> Bucket:
 async def test_no_further_document_is_written_when_the_lease_is_lost(bucket: Bucket) -> None:
     guard = guard_of(Lease(5))
     with guard.active(), pytest.raises(LeaseLost):
-        await store_documents(UploadTarget(bucket), MINE, list(documents(30)), archived_at="now")
-    there = [key for key in guard.keys if await bucket.read(key)]
-    assert len(there) <= 5
+        await store_documents(UploadTarget(bucket), EVALUATION, list(documents(30)), archived_at="now")
+    stored_keys = [key for key in guard.keys if await bucket.read(key)]
+    assert len(stored_keys) <= 5
     assert len(guard.keys) == 5
     with guard_of(Lease(0)).active(), pytest.raises(LeaseLost):
-        await bucket.replace(MINE.manifest_key, b"{}", LABELS, None)
-    assert await bucket.read(MINE.manifest_key) is None
+        await bucket.replace(EVALUATION.manifest_key, b"{}", LABELS, None)
+    assert await bucket.read(EVALUATION.manifest_key) is None
 
 
 async def test_no_bundle_is_put_into_quarantine_when_the_lease_is_lost(bucket: Bucket) -> None:
     bundle = Bundle(None, b"no zip", hashlib.sha256(b"no zip").hexdigest(), 6)
     with guard_of(Lease(0)).active(), pytest.raises(LeaseLost):
-        await quarantine_bundle(UploadTarget(bucket), MINE, bundle)
-    assert await bucket.read(MINE.quarantine_key(bundle.sha256)) is None
+        await quarantine_bundle(UploadTarget(bucket), EVALUATION, bundle)
+    assert await bucket.read(EVALUATION.quarantine_key(bundle.sha256)) is None
 
 
 async def test_the_lease_is_confirmed_before_each_part_of_a_large_object() -> None:
@@ -98,7 +98,7 @@ async def test_the_lease_is_confirmed_before_each_part_of_a_large_object() -> No
     assert lease.left == 100 - 1 - 5, "once before the upload, and before each of five parts"
 
 
-async def test_a_write_without_a_lease_confirms_nothing(bucket: Bucket) -> None:
+async def test_a_write_without_a_lease_succeeds(bucket: Bucket) -> None:
     await bucket.create("a", b"1", LABELS)
     assert await bucket.read("a")
 
@@ -114,12 +114,12 @@ async def test_an_upload_is_cancelled_when_it_takes_too_long() -> None:
             secret_access_key="testing",  # not a real secret
             client_options={"allow_http": True},
         )
-        # The limit of the guard, because obstore's own timeout is another error.
+        # The limit of the guard ends the upload. obstore's own timeout would raise another error.
         with guard_of(Lease(100), seconds=0.2).active(), pytest.raises(StorageError, match=r"\(TimeoutError\)"):
             await S3Bucket(store).create("a", b"1", LABELS)
 
 
-async def test_a_write_to_a_folder_leaves_nothing_when_the_lease_runs_out_during_it(tmp_path: Path) -> None:
+async def test_a_write_to_a_folder_leaves_nothing_when_the_lease_expires_during_the_write(tmp_path: Path) -> None:
     bucket = LocalBucket(tmp_path)
     with WriteGuard(Lease(1).confirm, lambda: False, 60.0).active(), pytest.raises(LeaseLost):
         await bucket.create("a/b", b"1", LABELS)
@@ -146,7 +146,7 @@ async def test_a_cancelled_write_to_a_folder_ends_before_the_cancellation_is_rai
     assert ended == ["a"]
 
 
-async def test_remove_deletes_objects_and_the_folders_that_are_then_empty(tmp_path: Path) -> None:
+async def test_remove_deletes_objects_and_the_folders_that_become_empty(tmp_path: Path) -> None:
     bucket = LocalBucket(tmp_path)
     for key in ("e/i/selfie/1.jpg", "e/i/selfie/2.jpg", "e/i/manifest.json"):
         await bucket.create(key, b"1", LABELS)

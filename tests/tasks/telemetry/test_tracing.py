@@ -1,4 +1,4 @@
-"""One trace leads from where an evaluation is accepted to its manifest, and holds nothing that is not ours."""
+"""One trace covers an evaluation from its acceptance to its manifest, without addresses, keys and error texts."""
 
 import subprocess
 import sys
@@ -47,7 +47,7 @@ async def test_one_trace_covers_acceptance_to_manifest(harness: AttemptHarness, 
     }
 
 
-async def test_the_span_of_a_download_has_the_request_id_that_the_manifest_has(
+async def test_the_span_of_a_download_has_the_request_id_of_the_manifest(
     harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
@@ -108,7 +108,7 @@ async def test_a_span_holds_no_address_no_key_and_no_text_of_an_error(
     assert not any(span.events for span in spans.get_finished_spans())
 
 
-async def test_each_span_says_which_side_of_a_request_or_message_it_is(
+async def test_each_span_has_its_kind_and_the_standard_attributes(
     harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
@@ -118,8 +118,8 @@ async def test_each_span_says_which_side_of_a_request_or_message_it_is(
     assert (kinds["accept"], kinds["attempt"]) == (SpanKind.PRODUCER, SpanKind.CONSUMER)
     assert {kinds[name] for name in ("download", "S3.GetObject", "S3.PutObject")} == {SpanKind.CLIENT}
     download, attempt = attributes_of(named(spans, "download")), attributes_of(named(spans, "attempt"))
-    asked = ("http.request.method", "http.response.status_code", "server.address")
-    assert [download[name] for name in asked] == ["GET", 200, "127.0.0.1"]
+    names = ("http.request.method", "http.response.status_code", "server.address")
+    assert [download[name] for name in names] == ["GET", 200, "127.0.0.1"]
     assert (attempt["messaging.destination.name"], attempt["messaging.operation.type"]) == ("live", "process")
 
 
@@ -130,7 +130,7 @@ async def test_a_missing_manifest_is_not_an_error_span(harness: AttemptHarness, 
     assert not any(span.status.status_code is StatusCode.ERROR for span in spans.get_finished_spans())
 
 
-async def test_the_last_attempt_says_that_the_evaluation_failed_and_its_run(
+async def test_the_span_of_the_last_attempt_has_the_outcome_the_cause_and_the_run(
     harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
@@ -142,7 +142,7 @@ async def test_the_last_attempt_says_that_the_evaluation_failed_and_its_run(
     ]
 
 
-async def test_an_acceptance_is_within_the_trace_of_the_message_that_asks_for_it(
+async def test_an_acceptance_is_part_of_the_trace_of_its_message(
     harness: AttemptHarness,  # noqa: F811
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
@@ -171,6 +171,6 @@ def test_no_trace_is_recorded_without_an_exporter() -> None:
 
 
 def test_opentelemetry_is_not_imported_without_tracing() -> None:
-    # redis-py does by itself, where it finds it; that is why the image comes without.
+    # redis-py imports it if it is installed, so the image does not contain it.
     code = "import sys, tasks.telemetry.tracing, worker.tracing; sys.exit('opentelemetry' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

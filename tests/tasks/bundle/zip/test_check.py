@@ -51,7 +51,7 @@ def test_bundles_of_the_standard_library_are_consistent(write: Writer) -> None:
     assert [entry.crc for entry in entries] == [zlib.crc32(content) for content in FILES.values()]
 
 
-def test_a_forged_bundle_is_consistent() -> None:
+def test_a_bundle_without_forged_fields_is_consistent() -> None:
     (entry,) = checked(forged())
 
     assert (entry.name, entry.size, entry.compressed_size, entry.method) == (b"a.txt", 12, 12, 0)
@@ -175,7 +175,7 @@ def test_a_file_is_refused_when_it_has_no_end_record(data: bytes) -> None:
     assert cause_of(data) == "no_end_record"
 
 
-def test_a_bundle_is_refused_when_it_is_cut_anywhere() -> None:
+def test_a_truncated_bundle_is_refused_wherever_it_is_cut() -> None:
     data = streamed_zip_of(FILES)
     for length in range(len(data)):
         with pytest.raises(BadZip):
@@ -250,7 +250,7 @@ def test_a_zip64_end_record_is_accepted_when_it_agrees(end: dict[str, int]) -> N
 
 
 @pytest.mark.parametrize(
-    ("given", "cause"),
+    ("fields", "cause"),
     [
         ({"end64": {"count": 2}}, "bad_zip64"),
         ({"end64": {"count": 2, "here": 2}, "end": FULL_END}, "bad_directory"),
@@ -266,8 +266,8 @@ def test_a_zip64_end_record_is_accepted_when_it_agrees(end: dict[str, int]) -> N
         ({"end64": {}, "after_directory": b"extra"}, "misplaced_directory"),
     ],
 )
-def test_a_zip64_end_record_is_refused_when_it_disagrees(given: dict[str, object], cause: str) -> None:
-    assert cause_of(forged(**given)) == cause
+def test_a_zip64_end_record_is_refused_when_it_disagrees(fields: dict[str, object], cause: str) -> None:
+    assert cause_of(forged(**fields)) == cause
 
 
 def test_a_zip64_locator_without_its_record_is_refused() -> None:
@@ -407,10 +407,10 @@ def test_a_descriptor_is_refused_when_it_overlaps_the_next_member() -> None:
 
 
 def test_a_descriptor_is_refused_when_it_overlaps_the_directory() -> None:
-    figures = {"crc": int.from_bytes(b"PK\1\2", "little"), "packed": len(CONTENT), "size": DESCRIPTOR}
-    central = {"made_by": len(CONTENT), "needed": 0, **figures}
+    values = {"crc": int.from_bytes(b"PK\1\2", "little"), "packed": len(CONTENT), "size": DESCRIPTOR}
+    central = {"made_by": len(CONTENT), "needed": 0, **values}
 
-    assert cause_of(forged(Raw(flags=DESCRIPTOR, local=figures, central=central))) == "overlapping_members"
+    assert cause_of(forged(Raw(flags=DESCRIPTOR, local=values, central=central))) == "overlapping_members"
 
 
 def test_entries_may_have_another_order_than_their_members() -> None:
@@ -453,11 +453,11 @@ def test_a_descriptor_is_refused_when_it_disagrees(after: bytes) -> None:
 @pytest.mark.parametrize("header", ["local", "central"])
 def test_descriptor_flags_may_differ_only_if_a_correct_descriptor_follows(header: str) -> None:
     streamed = Raw(method=8, **{header: {"flags": DESCRIPTOR}})
-    true = descriptor(CONTENT, streamed.data)
+    correct = descriptor(CONTENT, streamed.data)
 
-    assert len(checked(forged(replace(streamed, descriptor=true), Raw()))) == 2
-    for lie in (b"", descriptor(CONTENT, CONTENT), descriptor(b"other", streamed.data), true[:-1]):
-        assert cause_of(forged(replace(streamed, descriptor=lie), Raw())) == "bad_descriptor"
+    assert len(checked(forged(replace(streamed, descriptor=correct), Raw()))) == 2
+    for wrong in (b"", descriptor(CONTENT, CONTENT), descriptor(b"other", streamed.data), correct[:-1]):
+        assert cause_of(forged(replace(streamed, descriptor=wrong), Raw())) == "bad_descriptor"
 
 
 def test_a_local_header_without_sizes_is_refused_when_it_lacks_the_descriptor_flag() -> None:
@@ -469,9 +469,9 @@ def test_a_local_header_without_sizes_is_refused_when_it_lacks_the_descriptor_fl
     assert cause_of(forged(central_only)) == "local_header_differs"
 
 
-@pytest.mark.parametrize("figure", ["crc", "packed", "size"])
-def test_a_local_header_is_refused_when_its_figures_are_neither_zero_nor_right(figure: str) -> None:
-    streamed = Raw(flags=DESCRIPTOR, local={figure: 7}, descriptor=descriptor(CONTENT, CONTENT))
+@pytest.mark.parametrize("field", ["crc", "packed", "size"])
+def test_a_local_header_is_refused_when_its_crc_or_sizes_are_neither_zero_nor_right(field: str) -> None:
+    streamed = Raw(flags=DESCRIPTOR, local={field: 7}, descriptor=descriptor(CONTENT, CONTENT))
 
     assert cause_of(forged(streamed)) == "local_header_differs"
 
@@ -488,7 +488,7 @@ def test_a_wide_descriptor_is_accepted_for_a_size_above_4_gib() -> None:
 def test_a_local_header_is_parsed_once_when_many_entries_share_it() -> None:
     padding = (b"\0\0\0\0" * 16_000)[:0xFFFF]
     shared = Raw(local={"size": FULL, "packed": FULL, "extra": padding})
-    crowd = [shared, *(Raw(central={"offset": 0}) for _ in range(5_000))]
+    entries = [shared, *(Raw(central={"offset": 0}) for _ in range(5_000))]
 
     with pytest.raises(BadZip):
-        check(forged(*crowd), max_entries=10_000)
+        check(forged(*entries), max_entries=10_000)

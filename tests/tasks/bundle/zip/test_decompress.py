@@ -69,13 +69,13 @@ def test_a_member_is_read_if_there_is_memory_for_its_decoder(member: Raw, window
         (b"\x28\xb5\x2f\xfd\xe2" + b"\xaa" * 2 + b"\0\0\0\x01" + bytes(4), 16 * MiB),
     ],
 )
-def test_the_head_of_a_zstandard_frame_says_how_much_memory_it_needs(head: bytes, window: int) -> None:
+def test_the_window_of_a_zstandard_frame_is_read_from_its_header(head: bytes, window: int) -> None:
     data = forged(Raw(method=93, packed=head))
     (entry,) = check(data, max_entries=1).entries
     assert window_bytes(data, entry) == window
 
 
 @pytest.mark.parametrize("packed", [b"", b"\0\0\5\0\x5d", b"\0\0\5\0\x5d\xff\xff\xff\xff"])
-def test_a_dictionary_that_is_not_there_or_too_large_gets_no_more_than_the_most(packed: bytes) -> None:
+def test_an_lzma_member_with_a_missing_or_huge_dictionary_is_unreadable(packed: bytes) -> None:
     data = forged(Raw(method=14, packed=packed))
     assert [each.cause in {"truncated", "corrupt_data"} for each in read_zip(data, Limits()).unreadable] == [True]

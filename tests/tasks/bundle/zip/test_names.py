@@ -34,7 +34,7 @@ def named(central: bytes = b"", local: bytes = b"", name: bytes = NAME, flags: i
 
 
 @pytest.mark.parametrize("made_by", [UNIX, NTFS, 19 << 8])
-def test_a_name_that_is_utf8_is_read_as_such_unless_dos_wrote_it(made_by: int) -> None:
+def test_an_undeclared_utf8_name_is_read_as_utf8_unless_dos_wrote_it(made_by: int) -> None:
     def found(host: int) -> tuple[str, str | None]:
         member = read(Raw(name="Führerschein.pdf".encode(), central={"made_by": host}))
         return member.name, member.name_encoding
@@ -43,12 +43,12 @@ def test_a_name_that_is_utf8_is_read_as_such_unless_dos_wrote_it(made_by: int) -
     assert found(FAT) == ("F├╝hrerschein.pdf", "cp437")
 
 
-def test_a_name_that_is_not_utf8_is_read_as_dos_wrote_it() -> None:
+def test_a_name_that_is_not_utf8_is_read_as_cp437() -> None:
     member = read(Raw(name=b"F\x81hrerschein.pdf", central={"made_by": UNIX}))
     assert (member.name, member.name_encoding) == ("Führerschein.pdf", "cp437")
 
 
-def test_a_declared_name_is_read_as_declared() -> None:
+def test_a_name_that_is_declared_as_utf8_is_read_as_utf8() -> None:
     member = read(Raw(name="ü\ufffd".encode() + b"\xff", flags=UTF8))
     assert (member.name, member.name_encoding) == ("ü\ufffd\uefff", "utf-8")
 
@@ -72,7 +72,7 @@ def test_a_valid_unicode_path_gives_the_name(
 
 
 @pytest.mark.parametrize("flags", [0, UTF8])
-def test_a_unicode_path_that_says_the_same_as_the_header_says_nothing_new(flags: int) -> None:
+def test_a_unicode_path_equal_to_the_header_name_changes_nothing(flags: int) -> None:
     name = TRUE.encode()
     field = unicode_path(TRUE, name)
     member = named(field, field, name, flags)
@@ -98,7 +98,7 @@ def test_a_unicode_path_that_says_the_same_as_the_header_says_nothing_new(flags:
         pytest.param(unicode_path("case_attachments/"), b"", ("case_attachments/",), id="of a folder"),
     ],
 )
-def test_a_unicode_path_that_readers_differ_about_is_a_conflict(
+def test_a_unicode_path_that_readers_interpret_differently_is_a_conflict(
     central: bytes, local: bytes, others: tuple[str, ...]
 ) -> None:
     member = named(central, local)
@@ -116,6 +116,6 @@ def test_content_under_the_name_of_a_folder_is_kept_if_a_unicode_path_names_a_fi
     assert (member.name, member.other_names) == ("folder/", ("file",))
 
 
-def test_a_folder_whose_names_are_in_conflict_is_no_document() -> None:
+def test_a_folder_whose_names_are_in_conflict_is_not_a_document() -> None:
     folder = Raw(name=b"folder/", content=b"", central={"extra": unicode_path("b/", b"old/")})
     assert read_zip(forged(folder), Limits()).members == ()

@@ -1,4 +1,4 @@
-"""Documents that other readers can read are read here, whatever headers their writer made."""
+"""Documents that other readers can read are read, whatever headers their writer produced."""
 
 import stat
 import struct
@@ -15,7 +15,7 @@ CONTENT = b"some content"
 UNICODE_PATH = struct.pack("<2HBL", 0x7075, 6, 1, 0) + b"x"
 
 
-def opened(*members: Raw) -> Unpacked:
+def read_members(*members: Raw) -> Unpacked:
     return read_zip(forged(*members), Limits())
 
 
@@ -43,12 +43,12 @@ def test_names_of_all_entries_count_towards_one_limit(local: bytes, central: byt
     assert names_are_refused(data, length - 1)
 
 
-def test_a_crowd_of_long_names_is_refused_before_they_are_in_memory() -> None:
-    crowd = forged(*(Raw(name=b"%05d" % number + b"n" * 60_000, content=b"") for number in range(200)))
+def test_too_many_long_names_are_refused_before_they_are_in_memory() -> None:
+    data = forged(*(Raw(name=b"%05d" % number + b"n" * 60_000, content=b"") for number in range(200)))
 
     tracemalloc.start()
     try:
-        assert names_are_refused(crowd, Limits().max_name_bytes)
+        assert names_are_refused(data, Limits().max_name_bytes)
         assert tracemalloc.get_traced_memory()[1] < 3 << 20
     finally:
         tracemalloc.stop()
@@ -58,8 +58,10 @@ def test_a_crowd_of_long_names_is_refused_before_they_are_in_memory() -> None:
 @pytest.mark.parametrize(
     "kind", [stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK, stat.S_IFDIR, stat.S_IFREG, 0o070000, 0]
 )
-def test_content_is_a_document_whatever_the_mode_says(kind: int, made_by: int) -> None:
-    assert contents(opened(Raw(attributes=(kind | 0o644) << 16, central={"made_by": made_by}))) == [("a.txt", CONTENT)]
+def test_a_member_with_content_is_a_document_whatever_its_mode(kind: int, made_by: int) -> None:
+    assert contents(read_members(Raw(attributes=(kind | 0o644) << 16, central={"made_by": made_by}))) == [
+        ("a.txt", CONTENT)
+    ]
 
 
 @pytest.mark.needs("zip")
@@ -79,15 +81,15 @@ def test_a_member_that_was_read_from_a_pipe_is_a_document(tmp_path: Path) -> Non
         (b"folder\\", stat.S_IFREG << 16),
     ],
 )
-def test_a_folder_is_no_document_however_it_is_marked(name: bytes, attributes: int, made_by: int) -> None:
+def test_a_folder_is_not_a_document_however_it_is_marked(name: bytes, attributes: int, made_by: int) -> None:
     folder = Raw(name=name, content=b"", attributes=attributes, central={"made_by": made_by})
-    assert opened(folder) == Unpacked((), ())
+    assert read_members(folder) == Unpacked((), ())
 
 
 @pytest.mark.parametrize(("name", "attributes"), [(b"a\\", 0), (b"a", 0x10), (b"a", 0x10 | stat.S_IFREG << 16)])
-def test_content_is_never_lost_for_a_mark_of_a_folder_that_readers_differ_about(name: bytes, attributes: int) -> None:
-    assert contents(opened(Raw(name=name, attributes=attributes))) == [(name.decode(), CONTENT)]
+def test_content_is_kept_if_readers_disagree_whether_the_entry_is_a_folder(name: bytes, attributes: int) -> None:
+    assert contents(read_members(Raw(name=name, attributes=attributes))) == [(name.decode(), CONTENT)]
 
 
-def test_an_empty_file_with_a_mode_of_its_own_is_no_folder() -> None:
-    assert contents(opened(Raw(content=b"", attributes=0x10 | stat.S_IFREG << 16))) == [("a.txt", b"")]
+def test_an_empty_file_with_the_unix_mode_of_a_file_is_not_a_folder() -> None:
+    assert contents(read_members(Raw(content=b"", attributes=0x10 | stat.S_IFREG << 16))) == [("a.txt", b"")]
