@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture
 def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
-    """IDs of evaluations of which no image can be removed."""
+    """IDs of evaluations whose images cannot be removed."""
     eval_ids, real = set[str](), Path.unlink
 
     def unlink(path: Path, **options: bool) -> None:

@@ -1,6 +1,6 @@
-"""Each command tells a misconfiguration in a sentence that names the cause and the next step, without a traceback.
+"""Each command reports a misconfiguration in a sentence that names the cause and the next step, without a traceback.
 
-The short form gives every second row to one command, the long one (``--faults=long``) all rows to all.
+By default every second row is tried with one command; ``--faults=long`` tries all rows with all commands.
 """
 
 import asyncio
@@ -40,10 +40,11 @@ class Row:
     """One misconfiguration.
 
     Attributes:
-        settings: what is set; ``{stand_in}`` is host and port of a server that gives the answer, ``{redis}`` a Redis.
-        words: what must be said: the cause, and what to do.
-        files: contents by name, in the working directory; None makes a link that leads nowhere.
-        answer: of the server to whatever it is asked.
+        settings: environment; ``{stand_in}`` is replaced with host and port of a server that sends ``answer``, and
+            ``{redis}`` with the URL of a Redis.
+        words: parts of the expected message, about the cause and about the fix.
+        files: contents of files in the working directory, by name; None creates a dangling link.
+        answer: what the server sends in response to any request.
     """
 
     settings: dict[str, str]
@@ -137,7 +138,7 @@ ROWS = {
         SECRET, ("docv_api_key is a folder", "put the secret into a file"), {"secrets/docv_api_key/x": b""}
     ),
     "redis login": Row(
-        {"DOCV_REDIS_URL": "{redis_of_nobody}"}, ("does not accept user and password", "%40 %2F %23 %25")
+        {"DOCV_REDIS_URL": "{redis_of_unknown_user}"}, ("does not accept user and password", "%40 %2F %23 %25")
     ),
     "redis database": Row(
         {"DOCV_REDIS_URL": "{redis}?db=99"}, ("has no database with this number", "end DOCV_REDIS_URL in /0")
@@ -189,42 +190,42 @@ ROWS = {
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give each row to all commands, or in the short form every second one to one."""
+    """Try all rows with all commands, or by default every second row with one command."""
     commands = list(COMMANDS)
-    every = metafunc.config.getoption("--faults") == "long"
+    is_long = metafunc.config.getoption("--faults") == "long"
     pairs = [
         (name, command)
-        for place, name in enumerate(ROWS)
-        for command in (commands if every else [commands[place % len(commands)]] * (place % 2))
+        for index, name in enumerate(ROWS)
+        for command in (commands if is_long else [commands[index % len(commands)]] * (index % 2))
     ]
     metafunc.parametrize(("name", "command"), pairs)
 
 
 @contextlib.asynccontextmanager
-async def standing_in(row: Row) -> AsyncIterator[str]:
-    """Be the server that gives the answer of a row; yield host and port."""
+async def run_stand_in(row: Row) -> AsyncIterator[str]:
+    """Run the server that sends the answer of a row; yield its host and port."""
 
-    def of_s3(heard: Heard) -> Reply:
+    def answer_s3(request: Heard) -> Reply:
         status = int(row.answer.split()[1])
-        return Reply(http(status) if heard.method == "HEAD" else row.answer)
+        return Reply(http(status) if request.method == "HEAD" else row.answer)
 
-    async def of_redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def answer_redis(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.closing(writer), contextlib.suppress(ConnectionError):
             while data := await reader.read(1 << 16):
-                # Commands may arrive together, each as an array; anything else is not the protocol of Redis.
+                # Commands may arrive together, each as an array. Anything else is not the protocol of Redis.
                 writer.write(row.answer * max(1, len(_COMMAND.findall(data))))
                 if not row.answer.startswith(b"-"):
-                    return  # what is not Redis closes the connection
+                    return  # a server that is not Redis closes the connection
 
     if row.answer.startswith(b"HTTP/") and row.settings is not AT_STAND_IN:
-        async with listening(of_s3) as server:
+        async with listening(answer_s3) as server:
             yield server.url.removeprefix("http://")
     else:
-        async with await asyncio.start_server(of_redis, "127.0.0.1", 0) as listener:
+        async with await asyncio.start_server(answer_redis, "127.0.0.1", 0) as listener:
             yield "{}:{}".format(*listener.sockets[0].getsockname())
 
 
-def write(folder: Path, files: dict[str, bytes | None]) -> None:
+def write_files(folder: Path, files: dict[str, bytes | None]) -> None:
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -234,18 +235,20 @@ def write(folder: Path, files: dict[str, bytes | None]) -> None:
             file.write_bytes(content)
 
 
-async def test_a_misconfiguration_is_a_sentence(tmp_path: Path, redis_url: str, name: str, command: str) -> None:
+async def test_a_misconfiguration_is_reported_with_its_cause_and_a_fix(
+    tmp_path: Path, redis_url: str, name: str, command: str
+) -> None:
     row = ROWS[name]
-    write(tmp_path, row.files)
-    known = {"DOCV_RISKOS_URL": "http://127.0.0.1:9", "DOCV_OPERATORS": "a-token-of-an-operator"}
-    known |= {"DOCV_REDIS_URL": redis_url, "DOCV_API_KEY": KEY}
-    async with standing_in(row) as stand_in:
-        places = {"stand_in": stand_in, "redis": redis_url}
-        places["redis_of_nobody"] = redis_url.replace("://", f"://nobody:{PASSWORD}@")
-        settings = {setting: value.format(**places) for setting, value in row.settings.items()}
-        finished = await Shell(tmp_path, known | settings).run(*COMMANDS[command], seconds=90)
-    told = finished.out if command == "doctor" else finished.err
-    assert [word for word in row.words if word not in told] == [], told
-    assert finished.code in ({1, 3} if command == "doctor" else {2, 3}), told
+    write_files(tmp_path, row.files)
+    defaults = {"DOCV_RISKOS_URL": "http://127.0.0.1:9", "DOCV_OPERATORS": "a-token-of-an-operator"}
+    defaults |= {"DOCV_REDIS_URL": redis_url, "DOCV_API_KEY": KEY}
+    async with run_stand_in(row) as stand_in:
+        urls = {"stand_in": stand_in, "redis": redis_url}
+        urls["redis_of_unknown_user"] = redis_url.replace("://", f"://nobody:{PASSWORD}@")
+        settings = {setting: value.format(**urls) for setting, value in row.settings.items()}
+        finished = await Shell(tmp_path, defaults | settings).run(*COMMANDS[command], seconds=90)
+    output = finished.out if command == "doctor" else finished.err
+    assert [word for word in row.words if word not in output] == [], output
+    assert finished.code in ({1, 3} if command == "doctor" else {2, 3}), output
     assert "Traceback" not in finished.out + finished.err
     assert [each for each in (PASSWORD, KEY) if each in finished.out + finished.err] == []

@@ -1,4 +1,4 @@
-"""Commands in the folder of another project: none of its modules is imported, whatever their names."""
+"""Commands in the folder of another project import none of its modules, whatever their names."""
 
 import asyncio
 import json
@@ -22,7 +22,7 @@ def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_RATE": "100"})
 
 
-async def started(shell: Shell, *arguments: str) -> asyncio.subprocess.Process:
+async def start_installed(shell: Shell, *arguments: str) -> asyncio.subprocess.Process:
     """Start the installed command, not a fork of a process that has everything loaded."""
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(
@@ -35,8 +35,8 @@ async def started(shell: Shell, *arguments: str) -> asyncio.subprocess.Process:
     )
 
 
-async def ran(shell: Shell, *arguments: str) -> Finished:
-    return await finish(await started(shell, *arguments))
+async def run_installed(shell: Shell, *arguments: str) -> Finished:
+    return await finish(await start_installed(shell, *arguments))
 
 
 @pytest.fixture
@@ -46,32 +46,34 @@ async def riskos(shell: Shell) -> AsyncIterator[None]:
         yield
 
 
-async def test_the_demo_with_its_simulator_redis_and_worker_runs_among_traps(shell: Shell) -> None:
-    finished = await ran(shell, "demo", "--count", "100", "--json")
+async def test_the_demo_and_its_processes_import_no_modules_of_the_working_directory(shell: Shell) -> None:
+    finished = await run_installed(shell, "demo", "--count", "100", "--json")
     assert sprung_traps(shell.folder) == []
     assert finished.code == 0, finished.err
     assert json.loads(finished.out)["total"] == 100
 
 
 @pytest.mark.usefixtures("riskos")
-async def test_a_run_with_its_redis_and_worker_runs_among_traps(shell: Shell) -> None:
-    finished = await ran(shell, "run", "--json", *demo_ids(5))
+async def test_a_run_and_its_processes_import_no_modules_of_the_working_directory(shell: Shell) -> None:
+    finished = await run_installed(shell, "run", "--json", *demo_ids(5))
     assert sprung_traps(shell.folder) == []
     assert finished.out, finished.err
     assert json.loads(finished.out)["total"] == 5
 
 
 @pytest.mark.usefixtures("riskos")
-@pytest.mark.parametrize(("command", "says"), [("worker", b" ready"), ("serve", b"serve.started")])
-async def test_a_service_starts_and_ends_among_traps(shell: Shell, redis_url: str, command: str, says: bytes) -> None:
+@pytest.mark.parametrize(("command", "log_text"), [("worker", b" ready"), ("serve", b"serve.started")])
+async def test_a_service_imports_no_modules_of_the_working_directory(
+    shell: Shell, redis_url: str, command: str, log_text: bytes
+) -> None:
     shell.settings |= {"DOCV_REDIS_URL": redis_url, "DOCV_OPERATORS": "a-token-of-an-operator"}
-    shell.settings["DJANGO_SETTINGS_MODULE"] = "settings"  # of the other project; Celery would load it
-    process = await started(shell, command, *(["--port=0"] if command == "serve" else []))
+    shell.settings["DJANGO_SETTINGS_MODULE"] = "settings"  # the other project's; Celery would load it
+    process = await start_installed(shell, command, *(["--port=0"] if command == "serve" else []))
     assert process.stderr
-    said = b""
-    while says not in said and (line := await process.stderr.readline()):
-        said += line
-    assert sprung_traps(shell.folder) == [], said
-    assert says in said
+    log = b""
+    while log_text not in log and (line := await process.stderr.readline()):
+        log += line
+    assert sprung_traps(shell.folder) == [], log
+    assert log_text in log
     process.send_signal(signal.SIGTERM)
     assert (await finish(process)).code == 0

@@ -30,7 +30,7 @@ def test_a_copy_has_a_harmless_extension(media_type: str, in_key: str, extension
 
 
 @pytest.mark.parametrize(
-    ("extension", "media_type", "may"),
+    ("extension", "media_type", "is_kept"),
     [
         ("jpg", "image/jpeg", True),
         ("JPG", "image/jpeg", True),
@@ -41,5 +41,5 @@ def test_a_copy_has_a_harmless_extension(media_type: str, in_key: str, extension
         ("jp\u00e9", "image/jpeg", False),
     ],
 )
-def test_a_copy_keeps_an_extension_that_fits_its_content(extension: str, media_type: str, *, may: bool) -> None:
-    assert may_keep(extension, media_type) is may
+def test_a_copy_keeps_an_extension_that_fits_its_content(extension: str, media_type: str, *, is_kept: bool) -> None:
+    assert may_keep(extension, media_type) is is_kept

@@ -20,7 +20,7 @@ async def test_a_reader_does_not_create_the_folder_when_it_is_missing(tmp_path: 
         assert await bucket.read("x") is None
 
 
-async def test_a_failing_store_is_reported_with_what_to_do(tmp_path: Path) -> None:
+async def test_a_storage_error_is_reported_with_the_next_step(tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match="could not read an object: gone; run the command again"):
         async with open_archive_bucket(Settings(archive_url=tmp_path.as_uri())):
             raise StorageError("read", "gone")

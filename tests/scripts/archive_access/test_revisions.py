@@ -34,7 +34,7 @@ def change(path: Path, **facts: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
 
 
-async def why_not(bucket: Bucket, revision: int | None = None) -> str:
+async def get_refusal(bucket: Bucket, revision: int | None = None) -> str:
     with pytest.raises(NotExported) as caught:
         await find_manifest(bucket, EVALUATION, revision)
     return str(caught.value)
@@ -44,42 +44,42 @@ async def test_an_evaluation_that_is_not_archived_has_no_manifest(bucket: Bucket
     assert await find_manifest(bucket, Evaluation(EVALUATION.eval_id, "production"), None) is None
 
 
-@pytest.mark.parametrize(("asked", "got"), [(None, 3), (1, 1), (2, 2), (3, 3)])
+@pytest.mark.parametrize(("requested", "expected"), [(None, 3), (1, 1), (2, 2), (3, 3)])
 async def test_each_revision_can_be_read_as_it_was_written(
-    bucket: Bucket, root: Path, asked: int | None, got: int
+    bucket: Bucket, root: Path, requested: int | None, expected: int
 ) -> None:
-    found = await find_manifest(bucket, EVALUATION, asked)
+    found = await find_manifest(bucket, EVALUATION, requested)
     assert found
-    assert found.manifest.revision == got
-    stands = EVALUATION.manifest_key if got == 3 else EVALUATION.revision_key(got)
-    assert found.stored.data == (root / stands).read_bytes()
+    assert found.manifest.revision == expected
+    key = EVALUATION.manifest_key if expected == 3 else EVALUATION.revision_key(expected)
+    assert found.stored.data == (root / key).read_bytes()
 
 
 async def test_an_unknown_revision_is_reported(bucket: Bucket) -> None:
-    assert await why_not(bucket, 4) == "there is no revision 4; the current one is 3"
+    assert await get_refusal(bucket, 4) == "there is no revision 4; the current one is 3"
 
 
 @pytest.mark.parametrize("changed", [1, 2])
 async def test_a_changed_revision_is_refused(bucket: Bucket, root: Path, changed: int) -> None:
     with (root / EVALUATION.revision_key(changed)).open("ab") as file:
         file.write(b"\n")
-    assert "its hash differs" in await why_not(bucket, 1)
+    assert "its hash differs" in await get_refusal(bucket, 1)
 
 
 async def test_a_missing_revision_is_reported(bucket: Bucket, root: Path) -> None:
     (root / EVALUATION.revision_key(2)).unlink()
-    assert await why_not(bucket, 1) == "revision 2 is not in the archive"
+    assert await get_refusal(bucket, 1) == "revision 2 is not in the archive"
 
 
 async def test_a_revision_is_refused_when_it_replaces_another(bucket: Bucket, root: Path) -> None:
     data = (root / EVALUATION.revision_key(1)).read_bytes()
     (root / EVALUATION.revision_key(2)).write_bytes(data)
     change(root / EVALUATION.manifest_key, previous=hashlib.sha256(data).hexdigest())
-    assert await why_not(bucket, 2) == "revision 2 says that it is revision 1"
+    assert await get_refusal(bucket, 2) == "revision 2 says that it is revision 1"
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "is not valid JSON"),
         (b"{", "is not valid JSON"),
@@ -92,15 +92,15 @@ async def test_a_revision_is_refused_when_it_replaces_another(bucket: Bucket, ro
     ],
 )
 async def test_an_unreadable_manifest_is_reported_with_the_reason(
-    bucket: Bucket, root: Path, data: bytes, said: str
+    bucket: Bucket, root: Path, data: bytes, message: str
 ) -> None:
     (root / EVALUATION.manifest_key).write_bytes(data)
-    assert said in await why_not(bucket)
+    assert message in await get_refusal(bucket)
 
 
 async def test_a_manifest_of_another_evaluation_is_refused(bucket: Bucket, root: Path) -> None:
     change(root / EVALUATION.manifest_key, environment="production")
-    assert await why_not(bucket) == "the manifest belongs to another evaluation"
+    assert await get_refusal(bucket) == "the manifest belongs to another evaluation"
 
 
 def document(kind: str, key: str) -> DocumentRecord:
@@ -109,7 +109,7 @@ def document(kind: str, key: str) -> DocumentRecord:
 
 
 @pytest.mark.parametrize("extension", ["jpg", "bin", "later"])
-def test_a_key_of_the_evaluation_may_be_read(extension: str) -> None:
+def test_the_key_of_a_document_is_accepted(extension: str) -> None:
     check_key(EVALUATION, document("selfie", EVALUATION.document_key("selfie", SHA256, extension)))
 
 
@@ -128,6 +128,6 @@ def test_a_key_of_the_evaluation_may_be_read(extension: str) -> None:
         ("selfie", ""),
     ],
 )
-def test_another_key_is_never_read(kind: str, key: str) -> None:
+def test_a_key_that_does_not_match_its_document_is_refused(kind: str, key: str) -> None:
     with pytest.raises(NotExported, match="was not followed"):
         check_key(EVALUATION, document(kind, key))

@@ -4,7 +4,7 @@ from scripts.archive_access.revisions import manifest_error
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (b"", "not valid JSON"),
         (b"\xff", "not valid JSON"),
@@ -15,5 +15,5 @@ from scripts.archive_access.revisions import manifest_error
         (b'{"schema": 2}', "newer format (2): use a newer docv-archive"),
     ],
 )
-def test_the_error_says_why_a_manifest_cannot_be_read(data: bytes, said: str) -> None:
-    assert said in manifest_error(data)
+def test_the_error_says_why_a_manifest_cannot_be_read(data: bytes, message: str) -> None:
+    assert message in manifest_error(data)

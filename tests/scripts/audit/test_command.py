@@ -38,7 +38,7 @@ async def shell(tmp_path: Path) -> Shell:
 
 
 async def store_list(bucket: LocalBucket, run: str, eval_id: str) -> RunList:
-    """Put the list of a run with one evaluation into the archive."""
+    """Store the list of a run with one evaluation in the archive."""
     source = RunSource(name="ids.txt", fingerprint=FINGERPRINT, ids=1, repeated=0, bad=0)
     return await store_run_list(
         bucket, [eval_id], run=run, environment="sandbox", account="default", refresh=False, source=source
@@ -46,7 +46,7 @@ async def store_list(bucket: LocalBucket, run: str, eval_id: str) -> RunList:
 
 
 async def cancel_list(bucket: LocalBucket, eval_id: str) -> None:
-    """Put such a list into the archive, and cancel its run there."""
+    """Store the list of a run with one evaluation in the archive, and mark the run as cancelled there."""
     await mark_cancelled(bucket, await store_list(bucket, "taken-back", eval_id), by="operator", position=0)
 
 
@@ -69,8 +69,8 @@ async def test_audit_prints_the_reason_for_missing_documents_per_row_and_in_tota
     finished = await Shell(tmp_path).run("audit", "-", given="\n".join(IDS[: len(evidence)]))
     rows = list(csv.DictReader(io.StringIO(finished.out)))
     assert [row["reason"] for row in rows] == ["military", "minor", "no_docv_step", "retention_or_unknown", "minor"]
-    told = "(no documents: 1 military, 2 minor, 1 no_docv_step, 1 retention_or_unknown)"
-    assert finished.err == f"5 evaluations: 5 no_documents; 0 documents {told}\n"
+    reasons = "(no documents: 1 military, 2 minor, 1 no_docv_step, 1 retention_or_unknown)"
+    assert finished.err == f"5 evaluations: 5 no_documents; 0 documents {reasons}\n"
 
 
 async def test_audit_distinguishes_restricted_images_from_withheld_ones(tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ async def test_audit_distinguishes_restricted_images_from_withheld_ones(tmp_path
     await archive_withheld(bucket, withheld, (Evidence.UNDER_AGE,))
     finished = await Shell(tmp_path).run("audit", "-", given="\n".join(IDS[:3]))
     rows = list(csv.DictReader(io.StringIO(finished.out)))
-    told = [(row["outcome"], row["documents"], row["reason"], row["restricted"]) for row in rows]
-    assert told == [("archived", "1", "", ""), ("archived", "1", "", "military"), ("withheld", "0", "minor", "")]
+    facts = [(row["outcome"], row["documents"], row["reason"], row["restricted"]) for row in rows]
+    assert facts == [("archived", "1", "", ""), ("archived", "1", "", "military"), ("withheld", "0", "minor", "")]
     assert finished.code == 0
     assert finished.err.splitlines() == [
         "3 evaluations: 2 archived, 1 withheld; 2 documents (withheld: 1 minor)",
         "1 with documents of military IDs or minors; see --restricted",
     ]
-    only = await Shell(tmp_path).run("audit", "-", "--restricted", "--json", given="\n".join(IDS[:3]))
-    assert [json.loads(line)["eval_id"] for line in only.out.splitlines()] == [held.eval_id]
+    restricted = await Shell(tmp_path).run("audit", "-", "--restricted", "--json", given="\n".join(IDS[:3]))
+    assert [json.loads(line)["eval_id"] for line in restricted.out.splitlines()] == [held.eval_id]
 
 
-async def test_audit_counts_disposed_documents_and_calls_none_of_them_missing(tmp_path: Path) -> None:
+async def test_audit_counts_disposed_documents_and_reports_none_of_them_as_missing(tmp_path: Path) -> None:
     bucket, bundle = LocalBucket(tmp_path / "archive"), zip_of({"front.jpg": b"front", "selfie.jpg": b"selfie"})
     whole, part, all_gone = (Evaluation(eval_id, "sandbox") for eval_id in IDS[:3])
     for evaluation in (whole, part, all_gone):
@@ -170,17 +170,21 @@ async def test_audit_reads_an_archive_in_s3_or_its_inventory(s3: S3, tmp_path: P
     store = open_archive(Settings(archive_url=url, s3_endpoint=s3.endpoint))
     await fill(open_bucket(store), IDS[:2])
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
-    given = "\n".join([*IDS[:2], UNKNOWN])
-    asked = await shell.run("audit", "-", "--json", given=given)
-    assert [json.loads(line)["outcome"] for line in asked.out.splitlines()] == ["archived", "archived", "missing"]
+    lines = "\n".join([*IDS[:2], UNKNOWN])
+    from_manifests = await shell.run("audit", "-", "--json", given=lines)
+    assert [json.loads(line)["outcome"] for line in from_manifests.out.splitlines()] == [
+        "archived",
+        "archived",
+        "missing",
+    ]
     listed = s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"]
     (tmp_path / "inventory.csv").write_text("".join(f"{s3.bucket},{each['Key']},{each['Size']}\n" for each in listed))
-    looked = await shell.run("audit", "-", "--json", "--inventory", "inventory.csv", given=given)
-    rows = [json.loads(line) for line in looked.out.splitlines()]
-    assert (asked.code, looked.code) == (1, 1)
+    from_inventory = await shell.run("audit", "-", "--json", "--inventory", "inventory.csv", given=lines)
+    rows = [json.loads(line) for line in from_inventory.out.splitlines()]
+    assert (from_manifests.code, from_inventory.code) == (1, 1)
     assert [row["outcome"] for row in rows] == ["present", "present", "missing"]
     held = [(row["documents"], row["bytes"]) for row in rows]
-    assert held == [(row["documents"], row["bytes"]) for row in map(json.loads, asked.out.splitlines())]
+    assert held == [(row["documents"], row["bytes"]) for row in map(json.loads, from_manifests.out.splitlines())]
     assert [documents for documents, _ in held] == [3, 9, 0]
     assert [row["at_source"] for row in rows] == [None, None, None]
 
@@ -201,8 +205,8 @@ async def test_gone_at_source_lists_evaluations_that_only_the_archive_has(shell:
     ]
     assert finished.code == 1, "one is missing"
     assert "2 gone or partly gone at RiskOS; for 10 it is not known what RiskOS has" in finished.err
-    nothing = await shell.run("audit", "-", "--gone-at-source", given=ids[3])
-    assert (nothing.code, len(nothing.out.splitlines())) == (0, 1), "the header alone"
+    empty = await shell.run("audit", "-", "--gone-at-source", given=ids[3])
+    assert (empty.code, len(empty.out.splitlines())) == (0, 1), "only the header"
 
 
 async def test_enqueue_missing_enqueues_only_missing_evaluations(shell: Shell, redis: Redis, redis_url: str) -> None:
@@ -214,18 +218,18 @@ async def test_enqueue_missing_enqueues_only_missing_evaluations(shell: Shell, r
     await ledger.dead_letter(job, attempts=6, failure=Failure("service_failed"))
     await Cancellation(redis).cancel_evaluations([cancelled])
     await cancel_list(bucket, of_a_run)
-    going_on = await store_list(bucket, "going-on", listed)
-    await ledger.runs.begin("going-on", total=1, fingerprint=going_on.fingerprint)
+    running = await store_list(bucket, "going-on", listed)
+    await ledger.runs.begin("going-on", total=1, fingerprint=running.fingerprint)
     for eval_id in (damaged, erased):
         await archive_bundle(bucket, zip_of({"front.jpg": b"front"}), Evaluation(eval_id, "sandbox"))
     (shell.folder / "archive" / "sandbox" / damaged / "manifest.json").write_text("{")
     shell.settings |= {"DOCV_REDIS_URL": redis_url, "DOCV_LEASE_SECONDS": "2", "DOCV_PUT_SECONDS": "1"}
     assert (await shell.run("erase", erased, "--reason", "request 4712", "--yes")).code == 0
-    given = "\n".join([*IDS, missing, queued, dead, listed, cancelled, of_a_run, damaged, erased])
-    finished = await shell.run("audit", "-", "--enqueue-missing", given=given)
+    lines = "\n".join([*IDS, missing, queued, dead, listed, cancelled, of_a_run, damaged, erased])
+    finished = await shell.run("audit", "-", "--enqueue-missing", given=lines)
     assert finished.code == 1, finished.err
-    told = "1 of the missing enqueued; not enqueued: 3 in the ledger, 2 cancelled, 1 with a damaged manifest"
-    assert told in finished.err
+    summary = "1 of the missing enqueued; not enqueued: 3 in the ledger, 2 cancelled, 1 with a damaged manifest"
+    assert summary in finished.err
     (job,) = await ledger.lease([*IDS, missing, listed, cancelled, of_a_run, damaged, erased], token="one")
     assert (job.eval_id, job.queue, job.refresh) == (missing, Queue.BACKFILL, False)
     assert await redis.llen("docv:backfill") == 1
@@ -244,13 +248,13 @@ async def test_enqueue_missing_enqueues_nothing_when_a_run_list_is_damaged(
     assert await redis.llen("docv:backfill") == 0
 
 
-@pytest.mark.parametrize("settings", [{}, {"DOCV_REDIS_URL": "redis://127.0.0.1:9/0"}], ids=["not named", "away"])
+@pytest.mark.parametrize("settings", [{}, {"DOCV_REDIS_URL": "redis://127.0.0.1:9/0"}], ids=["not set", "unreachable"])
 async def test_enqueue_missing_needs_redis(shell: Shell, settings: dict[str, str]) -> None:
     shell.settings |= settings
     finished = await shell.run("audit", "-", "--enqueue-missing", given=UNKNOWN)
     assert (finished.code, finished.out) == (3, ""), finished.err
     assert "Redis" in finished.err
-    assert (await shell.run("audit", "-", given=UNKNOWN)).code == 1, "an audit alone needs none"
+    assert (await shell.run("audit", "-", given=UNKNOWN)).code == 1, "an audit alone needs no Redis"
 
 
 @pytest.mark.parametrize(

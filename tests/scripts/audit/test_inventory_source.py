@@ -43,8 +43,8 @@ def test_a_report_is_read_from_s3(s3: S3, reports: Reports, settings: Settings) 
     s3.client.upload_file(str(manifest), s3.bucket, f"{key}/2026-11-23T01-00Z/manifest.json")
     for file in (reports.folder / "data").iterdir():
         s3.client.upload_file(str(file), s3.bucket, f"{key}/data/{file.name}")
-    there = settings.model_copy(update={"s3_endpoint": s3.endpoint})
-    assert read(f"s3://{s3.bucket}/{key}/2026-11-23T01-00Z/manifest.json", there) == LISTED
+    s3_settings = settings.model_copy(update={"s3_endpoint": s3.endpoint})
+    assert read(f"s3://{s3.bucket}/{key}/2026-11-23T01-00Z/manifest.json", s3_settings) == LISTED
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,25 @@ def test_an_invalid_inventory_is_refused_in_one_sentence(
     assert str(caught.value).startswith(str(tmp_path / "x"))
 
 
-def test_an_unsupported_format_is_refused_with_the_supported_ones(reports: Reports, settings: Settings) -> None:
+def test_an_unsupported_format_is_refused_with_a_list_of_the_supported_ones(
+    reports: Reports, settings: Settings
+) -> None:
     manifest = reports.csv(ROWS)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "fileFormat": "ORC"}))
     with pytest.raises(BadSource, match="expected CSV or Parquet"):
         read(manifest, settings)
 
 
-def test_a_data_file_is_named_when_missing_changed_or_of_another_bucket(reports: Reports, settings: Settings) -> None:
+def test_a_data_file_that_is_missing_changed_or_of_another_bucket_is_reported(
+    reports: Reports, settings: Settings
+) -> None:
     manifest = reports.csv(ROWS)
     (file,) = (reports.folder / "data").iterdir()
-    was = file.read_bytes()
-    file.write_bytes(was[:-1] + b"x")
+    original = file.read_bytes()
+    file.write_bytes(original[:-1] + b"x")
     with pytest.raises(BadSource, match="its MD5 is not the one in its manifest"):
         read(manifest, settings)
-    file.write_bytes(was)
+    file.write_bytes(original)
     manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sourceBucket": "another"}))
     with pytest.raises(BadSource, match="its manifest another"):
         read(manifest, settings)

@@ -29,77 +29,81 @@ async def riskos() -> AsyncIterator[Simulator]:
 
 
 @pytest.fixture
-def alone(riskos: Simulator, tmp_path: Path) -> Shell:
-    """Make a folder with a list, and an environment without Redis and workers."""
+def local_shell(riskos: Simulator, tmp_path: Path) -> Shell:
+    """Return a shell with a list of IDs, without a shared Redis and without workers."""
     (tmp_path / "ids.txt").write_text("\n".join(IDS) + "\n")
     settings = {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url, "DOCV_RATE": "40", "DOCV_DAILY_QUOTA": "1000000"}
     return Shell(tmp_path, settings | {"DOCV_BACKLOG": "1000"})
 
 
 @pytest.fixture
-def shell(alone: Shell, redis: Redis, redis_url: str) -> Shell:
-    """The same with a Redis that workers share."""
-    alone.settings["DOCV_REDIS_URL"] = redis_url
-    return alone
+def shell(local_shell: Shell, redis: Redis, redis_url: str) -> Shell:
+    """The same, with a Redis that workers share."""
+    local_shell.settings["DOCV_REDIS_URL"] = redis_url
+    return local_shell
 
 
-def run_json(shell: Shell) -> dict[str, Any]:
+def read_run_json(shell: Shell) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((shell.folder / "archive/runs/sandbox/q3/run.json").read_bytes())
     return facts
 
 
-async def test_a_cancelled_backfill_ends_and_says_so(alone: Shell, riskos: Simulator) -> None:
-    process = await alone.start("backfill", "ids.txt", "--run", "q3", "--json")
+async def test_a_cancelled_backfill_ends_and_reports_its_cancelled_evaluations(
+    local_shell: Shell, riskos: Simulator
+) -> None:
+    process = await local_shell.start("backfill", "ids.txt", "--run", "q3", "--json")
     await reached(lambda: riskos.stats().requests > 15, process)
-    cancelled = await alone.run("cancel", "--run", "q3", "--by", "a person", "--json")
+    cancelled = await local_shell.run("cancel", "--run", "q3", "--by", "a person", "--json")
     requests = riskos.stats().requests
     ended = await finish(process)
 
     counts, summary = json.loads(cancelled.out), json.loads(ended.out)
     assert (cancelled.code, ended.code) == (0, 1)
-    # Evaluations in flight (DOCV_CONCURRENCY and a half of it), and those of the seconds before the worker noticed.
+    # At most 1.5 times DOCV_CONCURRENCY are in flight, and the worker notices after 5 seconds of 40 requests each.
     assert riskos.stats().requests - requests <= 96 + 5 * 40 < counts["in_flight"]
     assert summary["pending"] == 0
     assert summary["outcomes"]["archived"] + summary["outcomes"]["cancelled"] == summary["total"] == 2_000
     assert riskos.stats().requests == summary["outcomes"]["archived"]
-    facts = run_json(alone)
+    facts = read_run_json(local_shell)
     assert (facts["cancelled_by"], facts["position"], counts["run"]) == ("a person", counts["position"], "q3")
 
-    report = await alone.run("report", "q3")
+    report = await local_shell.run("report", "q3")
     rows = list(csv.DictReader(io.StringIO(report.out)))
     found = Counter(row["outcome"] for row in rows)
     assert found == {outcome: count for outcome, count in summary["outcomes"].items() if count}
     assert {row["outcome"] for row in rows[facts["position"] :]} == {"cancelled"}
     assert report.code == 1
-    await alone.run("report", "q3", "--html", "q3.html")
-    assert "by a person" in (alone.folder / "q3.html").read_text("utf-8")
-    shown = await alone.run("show", IDS[-1], "--json")
+    await local_shell.run("report", "q3", "--html", "q3.html")
+    assert "by a person" in (local_shell.folder / "q3.html").read_text("utf-8")
+    shown = await local_shell.run("show", IDS[-1], "--json")
     assert (shown.code, json.loads(shown.out)["outcome"]) == (1, "missing")
-    assert (await alone.run("verify")).code == 0
+    assert (await local_shell.run("verify")).code == 0
 
 
-async def test_a_cancelled_backfill_starts_again_only_with_the_option(alone: Shell, riskos: Simulator) -> None:
-    (alone.folder / "ids.txt").write_text("\n".join(IDS[:300]) + "\n")
-    process = await alone.start("backfill", "ids.txt", "--run", "q3")
+async def test_a_cancelled_backfill_starts_again_only_with_the_again_option(
+    local_shell: Shell, riskos: Simulator
+) -> None:
+    (local_shell.folder / "ids.txt").write_text("\n".join(IDS[:300]) + "\n")
+    process = await local_shell.start("backfill", "ids.txt", "--run", "q3")
     await reached(lambda: riskos.stats().requests > 15, process)
-    await alone.run("cancel", "--run", "q3")
+    await local_shell.run("cancel", "--run", "q3")
     await finish(process)
 
-    alone.settings["DOCV_RATE"] = "400"
-    refused = await alone.run("backfill", "ids.txt", "--run", "q3")
+    local_shell.settings["DOCV_RATE"] = "400"
+    refused = await local_shell.run("backfill", "ids.txt", "--run", "q3")
     assert (refused.code, refused.out) == (2, "")
     assert (
         refused.err
         == "docv-archive: run q3 was cancelled; nothing was queued: --again starts it again from its first ID\n"
     )
 
-    again = await alone.run("backfill", "ids.txt", "--run", "q3", "--again", "--json")
+    again = await local_shell.run("backfill", "ids.txt", "--run", "q3", "--again", "--json")
     summary = json.loads(again.out)
     assert again.code == 0, again.err
     assert summary["outcomes"]["archived"] + summary["outcomes"]["unchanged"] == summary["total"] == 300
-    assert "cancelled_at" not in run_json(alone)
+    assert "cancelled_at" not in read_run_json(local_shell)
     assert riskos.stats().requests == 300
-    assert (await alone.run("report", "q3")).code == 0
+    assert (await local_shell.run("report", "q3")).code == 0
 
 
 async def test_evaluations_of_an_account_on_hold_are_cancelled(shell: Shell, redis: Redis) -> None:
@@ -111,7 +115,7 @@ async def test_evaluations_of_an_account_on_hold_are_cancelled(shell: Shell, red
     again = await shell.run("cancel", "--run", "q3")
     assert (again.code, again.out) == (0, "0 cancelled\n")
     assert (await Ledger(redis).runs.get_counters("other")).pending == 5
-    assert run_json(shell)["position"] == 0
+    assert read_run_json(shell)["position"] == 0
     assert (await shell.run("status", "q3")).code == 1
 
 
@@ -128,10 +132,10 @@ async def test_the_same_command_completes_a_cancellation_that_was_killed(shell: 
         "run": "q3",
         "position": 10,
     }
-    assert run_json(shell)["position"] == 10
-    first = run_json(shell)
+    assert read_run_json(shell)["position"] == 10
+    first = read_run_json(shell)
     await shell.run("cancel", "--run", "q3", "--by", "another")
-    assert run_json(shell) == first
+    assert read_run_json(shell) == first
 
 
 async def test_evaluations_are_cancelled_by_their_ids(shell: Shell, redis: Redis) -> None:
@@ -149,7 +153,7 @@ async def test_evaluations_are_cancelled_by_their_ids(shell: Shell, redis: Redis
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((), "give either --run or evaluation IDs"),
         ((IDS[0], "--run", "q3"), "give either --run or evaluation IDs"),
@@ -159,11 +163,11 @@ async def test_evaluations_are_cancelled_by_their_ids(shell: Shell, redis: Redis
     ],
 )
 async def test_an_invalid_cancellation_prints_one_sentence(
-    shell: Shell, redis: Redis, arguments: tuple[str, ...], said: str
+    shell: Shell, redis: Redis, arguments: tuple[str, ...], message: str
 ) -> None:
     finished = await shell.run("cancel", *arguments)
     assert finished.code == 2
-    assert said in finished.err
+    assert message in finished.err
     assert await redis.dbsize() == 0
 
 

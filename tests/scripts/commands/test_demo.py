@@ -1,4 +1,4 @@
-"""The demo shows a newcomer nothing untrue."""
+"""The demo shows true results, ignores proxies, and writes only to its own folder."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tasks.storage.manifest import schema
 from tests.commands import Shell
 
 
-async def test_the_demo_ends_with_every_kind_of_outcome_and_a_verified_archive(tmp_path: Path) -> None:
+async def test_the_demo_ends_with_all_outcomes_but_cancelled_and_withheld_and_valid_manifests(tmp_path: Path) -> None:
     finished = await Shell(tmp_path).run("demo", "--count", "100", "--json", "--picture", "demo.svg")
     assert finished.code == 0, finished.err
     summary = json.loads(finished.out)
@@ -28,7 +28,7 @@ async def test_the_demo_ends_with_every_kind_of_outcome_and_a_verified_archive(t
     )
 
 
-async def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None:
+async def test_the_demo_does_not_touch_a_folder_that_is_not_from_a_demo(tmp_path: Path) -> None:
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "file").write_text("mine")
     finished = await Shell(tmp_path).run("demo", "--to", "precious")
@@ -37,7 +37,7 @@ async def test_a_folder_of_something_else_is_not_touched(tmp_path: Path) -> None
     assert (tmp_path / "precious" / "file").read_text() == "mine"
 
 
-async def test_the_demo_needs_no_proxy(tmp_path: Path) -> None:
+async def test_the_demo_ignores_proxies(tmp_path: Path) -> None:
     proxies = {"DOCV_PROXY": "http://127.0.0.1:1", "HTTP_PROXY": "http://proxy.invalid"}
     finished = await Shell(tmp_path, proxies).run("demo", "--count", "100", "--json")
     assert finished.code == 0, finished.err

@@ -1,4 +1,4 @@
-"""IDs are enqueued, and the output of the command is true."""
+"""`enqueue` accepts IDs into the ledger, and reports how many it accepted."""
 
 import json
 from pathlib import Path
@@ -46,13 +46,13 @@ async def test_a_recent_evaluation_waits_in_redis_before_its_first_request(shell
     shell.settings["DOCV_SETTLE_SECONDS"] = "30"
     finished = await shell.run("enqueue", str(uuid4()), "--settle")
     assert finished.out == "1 accepted; their first request waits 30 s\n"
-    census = await Ledger(redis).get_stats()
-    assert (census.parked, await redis.llen("docv:live")) == (1, 0)
-    assert census.next_due is not None
-    assert 15 < census.next_due <= 30
+    stats = await Ledger(redis).get_stats()
+    assert (stats.parked, await redis.llen("docv:live")) == (1, 0)
+    assert stats.next_due is not None
+    assert 15 < stats.next_due <= 30
 
 
-async def test_outcomes_to_refresh_are_in_the_ledger(shell: Shell, redis: Redis) -> None:
+async def test_the_ledger_records_the_outcomes_to_refresh(shell: Shell, redis: Redis) -> None:
     eval_id = str(uuid4())
     assert (await shell.run("enqueue", eval_id, "--refresh-outcome", "rejected,no_documents")).code == 0
     (job,) = await Ledger(redis).lease([eval_id], token="a-token")

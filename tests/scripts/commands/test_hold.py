@@ -1,4 +1,4 @@
-"""A command stops an account, and starts it again."""
+"""`hold` pauses an account, and `resume` lets it continue."""
 
 import getpass
 import json
@@ -22,7 +22,7 @@ def shell(holds: Holds, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
 
 
-async def test_hold_stops_an_account_and_resume_starts_it_again(shell: Shell, holds: Holds) -> None:
+async def test_hold_pauses_an_account_and_resume_ends_the_hold(shell: Shell, holds: Holds) -> None:
     await refused(holds, "default", 401, probe=False)
 
     held = await shell.run("hold", "--reason", "the month is\x1b[31m being\nclosed")
@@ -42,7 +42,7 @@ async def test_hold_stops_an_account_and_resume_starts_it_again(shell: Shell, ho
     assert (again.code, again.out) == (0, "nothing is on hold\n")
 
 
-async def test_json_shows_the_same_and_resume_ends_every_hold(shell: Shell, holds: Holds) -> None:
+async def test_json_shows_the_hold_and_resume_ends_every_hold(shell: Shell, holds: Holds) -> None:
     held = await shell.run("hold", "--reason", "x" * 1_000, "--json")
     assert held.code == 0
     (placed,) = json.loads(held.out)["holds"]

@@ -1,4 +1,4 @@
-"""A command shows and changes the rate of an account."""
+"""`rate` shows and changes the rate of an account."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url, "DOCV_RATE": "12"})
 
 
-async def test_rate_sets_the_rate_and_restores_that_of_the_settings(shell: Shell, redis: Redis) -> None:
+async def test_rate_sets_the_rate_and_restores_the_one_from_the_settings(shell: Shell, redis: Redis) -> None:
     assert (await shell.run("rate")).out == "12 requests per second, from the settings; 0 over the last minute\n"
 
     finished = await shell.run("rate", "2.5")
@@ -39,7 +39,7 @@ async def test_rate_sets_the_rate_and_restores_that_of_the_settings(shell: Shell
     assert back.out == "1 request per second, slowed down by RiskOS, 12 configured, from the settings" + zero
 
 
-async def test_json_shows_the_same(shell: Shell, redis: Redis) -> None:
+async def test_json_shows_the_rate_and_whether_it_is_manual(shell: Shell, redis: Redis) -> None:
     seconds, _ = await redis.time()
     await redis.hset("docv:quota:default", mapping={"since": seconds * 1000, "used": 7})
     settings = {"configured": 12.0, "effective": 12.0, "manual": False, "used_today": 7, "observed": 0.0}
@@ -57,10 +57,10 @@ async def test_json_shows_the_same(shell: Shell, redis: Redis) -> None:
     ids=" ".join,
 )
 async def test_an_invalid_rate_changes_nothing(shell: Shell, redis: Redis, arguments: tuple[str, ...]) -> None:
-    pace = AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis))
-    await pace.set_rate(3.0)
+    adaptive_rate = AdaptiveRate(redis, "default", Allowance(rate=12.0), Holds(redis))
+    await adaptive_rate.set_rate(3.0)
     finished = await shell.run("rate", *arguments)
     assert (finished.code, finished.out) == (2, "")
     assert "Usage: " in finished.err
     assert "Traceback" not in finished.err
-    assert await pace.get_status() == RateStatus(configured=3, effective=3, manual=True, used_today=0)
+    assert await adaptive_rate.get_status() == RateStatus(configured=3, effective=3, manual=True, used_today=0)

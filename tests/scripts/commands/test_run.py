@@ -25,7 +25,7 @@ from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.storage.manifest import schema
 from tests.commands import KEY, Shell, finish, reached
 from tests.conftest import S3
-from tests.riskos import json as said
+from tests.riskos import json as json_reply
 from tests.riskos import saying, zipped
 from tests.zips import zip_of
 
@@ -54,7 +54,7 @@ def shell(riskos: Simulator, tmp_path: Path) -> Shell:
     )
 
 
-def counted(eval_ids: list[str]) -> dict[str, int]:
+def count_expected(eval_ids: list[str]) -> dict[str, int]:
     counts = Counter(expected_outcome(scenario_of(eval_id)).value for eval_id in eval_ids)
     return {outcome.value: counts[outcome.value] for outcome in Outcome}
 
@@ -62,7 +62,7 @@ def counted(eval_ids: list[str]) -> dict[str, int]:
 async def test_files_of_a_run_are_private_even_in_a_public_folder(shell: Shell) -> None:
     state = shell.folder / "state"
     state.mkdir()
-    state.chmod(0o2777)  # such as an emptyDir of Kubernetes
+    state.chmod(0o2777)  # like an emptyDir of Kubernetes
     shell.settings["DOCV_STATE_DIR"] = "state"
     finished = await shell.run("run", "--json", eval_id_for(PLAIN[0], 1))
     assert finished.code == 0, finished.err
@@ -73,7 +73,7 @@ async def test_files_of_a_run_are_private_even_in_a_public_folder(shell: Shell) 
     assert [path for path in state.rglob("*") if path.stat().st_mode & 0o077] == []
 
 
-async def test_a_finished_run_and_its_dead_letters_are_notified_before_the_worker_stops(shell: Shell) -> None:
+async def test_notifications_of_a_run_and_its_dead_letters_are_sent_before_the_worker_stops(shell: Shell) -> None:
     received: list[str] = []
 
     async def receive(request: web.Request) -> web.Response:
@@ -100,12 +100,12 @@ async def test_mixed_evaluations_end_in_s3_with_the_expected_outcomes(shell: She
         "DOCV_TAGS": "team=kyc",
     }
     with socket.create_server(("127.0.0.1", 0)) as service:
-        # A worker that runs as a service here has the port of the settings; the one of `run` uses another.
+        # A worker that runs as a service has the port of the settings, so the worker of `run` uses another one.
         shell.settings["DOCV_METRICS_PORT"] = str(service.getsockname()[1])
         first = await shell.run("run", "ids.txt", "--json")
 
     summary = json.loads(first.out)
-    assert summary["outcomes"] == counted(eval_ids)
+    assert summary["outcomes"] == count_expected(eval_ids)
     assert (summary["total"], summary["pending"]) == (90, 0)
     assert summary["dead_letters"] == summary["outcomes"]["failed"] > 0
     assert first.code == 1  # some were unreadable, some failed
@@ -115,21 +115,21 @@ async def test_mixed_evaluations_end_in_s3_with_the_expected_outcomes(shell: She
     assert riskos.stats().redirects_followed == 0
     await asyncio.to_thread(check_bucket, s3, eval_ids)
 
-    asked = riskos.stats().requests
+    requests = riskos.stats().requests
     second = await shell.run("run", "ids.txt", "--json")
 
     outcomes = json.loads(second.out)["outcomes"]
     assert outcomes["unchanged"] == 90 - outcomes["failed"]
     not_recorded = {"unchanged", "failed", "cancelled"}
-    before = {outcome: count for outcome, count in counted(eval_ids).items() if outcome not in not_recorded}
+    before = {outcome: count for outcome, count in count_expected(eval_ids).items() if outcome not in not_recorded}
     assert json.loads(second.out)["unchanged_outcomes"] == before | {"erased": 0, "disposed": 0}
     failing = [eval_id for eval_id in eval_ids if expected_outcome(scenario_of(eval_id)) is Outcome.FAILED]
     assert outcomes["failed"] == len(failing)
-    asked_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)
-    assert riskos.stats().requests - asked == asked_for_failing / 2
+    requests_for_failing = sum(riskos.stats().by_evaluation[eval_id] for eval_id in failing)
+    assert riskos.stats().requests - requests == requests_for_failing / 2
 
 
-ENDINGS = {
+SCENARIOS = {
     "archived": Scenario.DOCUMENTED,
     "no_documents": Scenario.NO_DOCUMENTS,
     "not_found": Scenario.NOT_FOUND,
@@ -139,7 +139,7 @@ ENDINGS = {
 
 
 @pytest.mark.parametrize(
-    ("ended", "code"),
+    ("outcomes", "code"),
     [
         (("archived", "no_documents"), 0),
         (("archived", "not_found"), 1),
@@ -147,20 +147,20 @@ ENDINGS = {
         (("unreadable",), 1),
     ],
 )
-async def test_the_same_list_again_reports_unchanged_evaluations_and_exits_as_before(
-    shell: Shell, ended: tuple[str, ...], code: int
+async def test_a_repeated_run_reports_unchanged_evaluations_and_exits_as_before(
+    shell: Shell, outcomes: tuple[str, ...], code: int
 ) -> None:
-    eval_ids = [eval_id_for(ENDINGS[outcome], 9_000) for outcome in ended]
+    eval_ids = [eval_id_for(SCENARIOS[outcome], 9_000) for outcome in outcomes]
     first = await shell.run("run", *eval_ids, "--json")
     second = await shell.run("run", *eval_ids, "--json")
     assert (first.code, second.code) == (code, code)
     summary = json.loads(second.out)
-    assert summary["outcomes"] == dict.fromkeys(Outcome, 0) | {"unchanged": len(ended)}
-    assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(ended, 1)
+    assert summary["outcomes"] == dict.fromkeys(Outcome, 0) | {"unchanged": len(outcomes)}
+    assert summary["unchanged_outcomes"] == dict.fromkeys(ManifestOutcome, 0) | dict.fromkeys(outcomes, 1)
 
 
 async def test_a_refresh_is_unchanged_when_riskos_has_deleted_the_documents(shell: Shell) -> None:
-    eval_id, gone = eval_id_for(Scenario.DOCUMENTED, 1), said(400, b'{"message": "No Documents Found"}')
+    eval_id, gone = eval_id_for(Scenario.DOCUMENTED, 1), json_reply(400, b'{"message": "No Documents Found"}')
     async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server:
         shell.settings["DOCV_RISKOS_URL"] = server.url
         assert (await shell.run("run", eval_id)).code == 0
@@ -173,13 +173,13 @@ async def test_a_refresh_is_unchanged_when_riskos_has_deleted_the_documents(shel
 
 
 async def test_a_refresh_of_some_outcomes_does_not_touch_the_others(shell: Shell, riskos: Simulator) -> None:
-    eval_ids = {outcome: eval_id_for(scenario, 9_100) for outcome, scenario in ENDINGS.items()}
+    eval_ids = {outcome: eval_id_for(scenario, 9_100) for outcome, scenario in SCENARIOS.items()}
     await shell.run("run", *eval_ids.values())
     before = dict(riskos.stats().by_evaluation)
     again = await shell.run("run", *eval_ids.values(), "--refresh-outcome", "no_documents,not_found,rejected", "--json")
-    assert json.loads(again.out)["outcomes"]["unchanged"] == len(ENDINGS)
-    asked = {outcome for outcome, each in eval_ids.items() if riskos.stats().by_evaluation[each] > before[each]}
-    assert asked == {"no_documents", "not_found", "rejected"}
+    assert json.loads(again.out)["outcomes"]["unchanged"] == len(SCENARIOS)
+    requested = {outcome for outcome, each in eval_ids.items() if riskos.stats().by_evaluation[each] > before[each]}
+    assert requested == {"no_documents", "not_found", "rejected"}
 
 
 @pytest.mark.parametrize("command", ["run", "backfill", "enqueue"])
@@ -251,7 +251,7 @@ async def test_an_interrupted_run_continues_with_the_same_command(shell: Shell, 
     assert stopped.code == 130
     assert "No evaluation is lost" in stopped.err
     assert "Traceback" not in stopped.err
-    await check_nothing_is_left(shell.folder)
+    await check_no_process_is_left(shell.folder)
 
     shell.settings["DOCV_RATE"] = "200"
     again = await shell.run("run", "ids.txt", "--json")
@@ -270,7 +270,7 @@ async def test_a_killed_run_leaves_no_process_and_continues(shell: Shell, riskos
     await reached(lambda: riskos.stats().requests >= 15, process)
     process.kill()
     await process.wait()
-    await check_nothing_is_left(shell.folder)
+    await check_no_process_is_left(shell.folder)
 
     again = await shell.run("run", *eval_ids, "--json")
 
@@ -287,7 +287,7 @@ async def test_a_killed_worker_is_replaced(shell: Shell, riskos: Simulator) -> N
         if "worker" in worker.cmdline():
             worker.kill()
     before = riskos.stats().requests
-    # More than were in flight.
+    # These are more than were in flight, so a new worker sends some of them.
     await reached(lambda: riskos.stats().requests >= before + 100, process)
     process.send_signal(signal.SIGINT)
     assert (await finish(process)).code == 130
@@ -302,9 +302,9 @@ async def test_a_key_that_never_worked_is_reported_at_once_and_the_ids_wait(shel
     assert "Traceback" not in refused.err
 
     shell.settings["DOCV_API_KEY"] = KEY
-    mended = await shell.run("run", *eval_ids, "--json")
-    assert json.loads(mended.out)["outcomes"]["archived"] == 20
-    assert mended.code == 0
+    fixed = await shell.run("run", *eval_ids, "--json")
+    assert json.loads(fixed.out)["outcomes"]["archived"] == 20
+    assert fixed.code == 0
 
 
 async def test_bad_ids_are_reported_with_their_lines_and_the_others_are_archived(shell: Shell) -> None:
@@ -332,7 +332,7 @@ async def test_the_key_is_not_in_logs_process_lists_or_redis(shell: Shell, risko
             assert KEY.encode() not in path.read_bytes(), path
 
 
-async def check_nothing_is_left(folder: Path) -> None:
+async def check_no_process_is_left(folder: Path) -> None:
     async with asyncio.timeout(60):
         while find_processes(folder):
             await asyncio.sleep(0.1)

@@ -50,7 +50,7 @@ async def test_secrets_are_not_shown(shell: Shell, options: tuple[str, ...]) -> 
     assert not {SECRET, KEY} & {each for each in (SECRET, KEY) if each in out}
 
 
-async def test_only_settings_that_are_set_can_be_listed(shell: Shell) -> None:
+async def test_only_settings_that_are_set_are_listed_with_the_set_option(shell: Shell) -> None:
     lines = (await shell.run("settings", "--set")).out.splitlines()
     assert [line.split()[0] for line in lines] == [
         *("DOCV_API_KEY", "DOCV_REDIS_URL", "DOCV_OPERATORS", "DOCV_RATE", "DOCV_BURST"),
@@ -58,7 +58,7 @@ async def test_only_settings_that_are_set_can_be_listed(shell: Shell) -> None:
     assert lines[3].split() == ["DOCV_RATE", "2.5", "(environment)"]
 
 
-async def test_an_account_has_its_own_values_and_the_process_says_that_there_are_some(shell: Shell) -> None:
+async def test_an_account_shows_its_own_values_and_the_general_output_mentions_accounts(shell: Shell) -> None:
     (shell.folder / "accounts.toml").write_text(
         f'[kyb]\napi_key = "{SECRET}"\nenvironment = "production"\nrate = 25\nleave_daily = 5\n', "utf-8"
     )

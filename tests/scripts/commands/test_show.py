@@ -36,7 +36,7 @@ async def archive(tmp_path: Path) -> Path:
     return tmp_path / "archive"
 
 
-async def taken(redis: Redis, eval_id: str) -> Job:
+async def lease_job(redis: Redis, eval_id: str) -> Job:
     ledger = Ledger(redis)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("intake"), refresh=True))
     (job,) = await ledger.lease([eval_id], token="one")
@@ -68,7 +68,7 @@ async def test_an_archived_evaluation_is_shown_with_its_revisions(shell: Shell) 
 
 
 @pytest.mark.usefixtures("archive")
-async def test_text_shows_the_same(shell: Shell) -> None:
+async def test_text_shows_state_outcome_and_revisions(shell: Shell) -> None:
     finished = await shell.run("show", REVISED)
     lines = [line.split() for line in finished.out.splitlines()]
     assert (finished.code, ["state", "ended"] in lines, ["outcome", "archived"] in lines) == (0, True, True)
@@ -97,7 +97,7 @@ async def test_disposed_documents_are_shown_with_their_rule_and_certificate(shel
     assert row == ["selfie", DISPOSED_AT, "five-years", "archived", "2020-01-31", "2025-02-01", CERTIFICATE]
 
 
-async def test_documents_that_riskos_deleted_are_shown_next_to_those_of_the_archive(shell: Shell) -> None:
+async def test_archived_documents_are_shown_as_gone_at_source_when_riskos_has_deleted_them(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     await archive_bundle(bucket, zip_of({"front.jpg": b"front"}))
     await archive_tombstone(bucket)
@@ -111,7 +111,7 @@ async def test_documents_that_riskos_deleted_are_shown_next_to_those_of_the_arch
 
 
 async def test_a_dead_letter_is_shown_without_an_archive_and_no_folder_is_created(shell: Shell, redis: Redis) -> None:
-    await Ledger(redis).dead_letter(await taken(redis, UNKNOWN), attempts=6, failure=Failure("service_failed"))
+    await Ledger(redis).dead_letter(await lease_job(redis, UNKNOWN), attempts=6, failure=Failure("service_failed"))
     finished = await shell.run("show", UNKNOWN, "--json")
     found = json.loads(finished.out)
     assert (finished.code, found["state"], found["outcome"]) == (0, "dead_letter", "failed")
@@ -120,18 +120,18 @@ async def test_a_dead_letter_is_shown_without_an_archive_and_no_folder_is_create
 
 
 @pytest.mark.usefixtures("archive")
-async def test_the_command_and_the_route_show_the_same(shell: Shell, redis: Redis, redis_url: str) -> None:
-    await taken(redis, IDS[1])
+async def test_show_and_the_http_route_return_the_same_facts(shell: Shell, redis: Redis, redis_url: str) -> None:
+    await lease_job(redis, IDS[1])
     async with opened(settings_for(redis_url, shell.folder)) as client:
         for eval_id in (*IDS[:4], UNKNOWN):
-            told = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
+            answer = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
             shown = json.loads((await shell.run("show", eval_id, "--json")).out)
             # Names of legal holds are not for producers.
             only_shown = {"revisions", "disposals", "matters"}
-            assert told == {name: value for name, value in shown.items() if name not in only_shown}
+            assert answer == {name: value for name, value in shown.items() if name not in only_shown}
 
 
-async def test_why_there_are_no_documents_is_shown_for_each_revision(shell: Shell) -> None:
+async def test_the_reason_for_missing_documents_is_shown_for_each_revision(shell: Shell) -> None:
     evaluation, bucket = Evaluation(UNKNOWN, "sandbox"), LocalBucket(shell.folder / "archive")
     await archive_tombstone(bucket, evaluation)
     await archive_tombstone(bucket, evaluation, (Evidence.UNDER_AGE,))
@@ -168,7 +168,7 @@ async def test_a_damaged_manifest_or_revision_is_reported_in_one_sentence(shell:
     assert (finished.code, "damaged" in finished.err, "Traceback" in finished.err) == (1, True, False)
 
 
-async def test_only_the_archive_is_read_and_the_output_says_so_without_redis(shell: Shell, archive: Path) -> None:
+async def test_show_reads_only_the_archive_and_prints_a_warning_without_redis(shell: Shell, archive: Path) -> None:
     del shell.settings["DOCV_REDIS_URL"]
     finished = await shell.run("show", NO_DOCUMENTS, "--json")
     assert (finished.code, json.loads(finished.out)["outcome"]) == (0, "no_documents")
@@ -184,7 +184,7 @@ async def test_text_contains_no_control_characters(shell: Shell, archive: Path) 
 
 
 @pytest.mark.parametrize(
-    ("settings", "arguments", "code", "said"),
+    ("settings", "arguments", "code", "message"),
     [
         ({}, ("no-id",), 2, "is not a valid evaluation ID"),
         ({}, (UNKNOWN, "--account", "kyb"), 2, "no account 'kyb'"),
@@ -192,11 +192,11 @@ async def test_text_contains_no_control_characters(shell: Shell, archive: Path) 
         ({"DOCV_ARCHIVE_URL": "file:///etc/hostname"}, (UNKNOWN,), 3, "no readable archive was found here"),
     ],
 )
-async def test_an_invalid_id_is_reported_in_one_sentence(
-    shell: Shell, settings: dict[str, str], arguments: tuple[str, ...], code: int, said: str
+async def test_an_invalid_argument_or_unreachable_service_is_reported_in_one_sentence(
+    shell: Shell, settings: dict[str, str], arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     shell.settings |= settings
     finished = await shell.run("show", *arguments)
     assert (finished.code, finished.out) == (code, "")
-    assert said in finished.err
+    assert message in finished.err
     assert "Traceback" not in finished.err

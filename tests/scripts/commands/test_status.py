@@ -1,4 +1,4 @@
-"""`status` shows evaluations in flight, to a person and to a program."""
+"""`status` shows evaluations in flight, as text and as JSON."""
 
 import json
 import re
@@ -24,11 +24,11 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     ledger = Ledger(redis)
     ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(8)]
     await ledger.accept(ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3")))
-    settled, parked, buried, waiting, _ = await ledger.lease(ids[:5], token="a-token")
-    await ledger.complete(settled, Outcome.ARCHIVED)
+    archived, parked, dead, waiting, _ = await ledger.lease(ids[:5], token="a-token")
+    await ledger.complete(archived, Outcome.ARCHIVED)
     why = "RiskOS answered with status 503"
     await ledger.retry_later(parked, wait=90, attempts=1, failure=Failure("service_failed", why))
-    await ledger.dead_letter(buried, attempts=6, failure=Failure("service_failed"))
+    await ledger.dead_letter(dead, attempts=6, failure=Failure("service_failed"))
     await ledger.await_hold(waiting, cause="account_refused")
     await refused(Holds(redis), "default", 401, probe=False)
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
@@ -72,7 +72,9 @@ async def test_a_watch_ends_with_ctrl_c(shell: Shell) -> None:
     assert (await finish(process)).code == 130
 
 
-async def test_an_unchanged_evaluation_needs_attention_when_its_manifest_does(shell: Shell, redis: Redis) -> None:
+async def test_an_unchanged_evaluation_needs_attention_when_its_earlier_outcome_does(
+    shell: Shell, redis: Redis
+) -> None:
     ledger = Ledger(redis)
     ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9b{number:02x}" for number in range(3)]
     await ledger.accept(ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q4")))
@@ -88,16 +90,16 @@ async def test_an_unchanged_evaluation_needs_attention_when_its_manifest_does(sh
     assert "no_documents 1, rejected 2: these were in the archive before" in run.out
 
 
-async def test_text_shows_the_same(shell: Shell) -> None:
-    said = (await shell.run("status")).out
-    assert "queue backfill" in said
-    assert "parked for service_failed: RiskOS answered with status 503" in said
-    assert "on hold: account default" in said
-    assert "reason 401" in said
-    assert "q3" in said
+async def test_text_shows_queues_parked_evaluations_and_holds(shell: Shell) -> None:
+    output = (await shell.run("status")).out
+    assert "queue backfill" in output
+    assert "parked for service_failed: RiskOS answered with status 503" in output
+    assert "on hold: account default" in output
+    assert "reason 401" in output
+    assert "q3" in output
 
 
-async def test_an_unfinished_run_is_not_fine_yet(shell: Shell) -> None:
+async def test_the_exit_code_is_1_while_a_run_is_unfinished(shell: Shell) -> None:
     finished = await shell.run("status", "q3", "--json")
     found = json.loads(finished.out)
     assert finished.code == 1
@@ -106,23 +108,25 @@ async def test_an_unfinished_run_is_not_fine_yet(shell: Shell) -> None:
 
 
 async def test_text_shows_where_unfinished_evaluations_are(shell: Shell) -> None:
-    said = (await shell.run("status", "q3")).out
-    assert "no outcome yet: 3 queued, 1 in flight, 1 parked until another attempt, 1 waiting for a hold to end" in said
+    output = (await shell.run("status", "q3")).out
+    assert (
+        "no outcome yet: 3 queued, 1 in flight, 1 parked until another attempt, 1 waiting for a hold to end" in output
+    )
 
 
 async def test_workers_and_rejected_messages_are_counted(shell: Shell, redis: Redis) -> None:
     await WorkerRegistry(redis).heartbeat("one", [Queue.LIVE])
-    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live")
-    said = (await shell.run("status")).out
-    assert re.search(r"queue live +0 +1 worker *\n", said)
-    assert "no workers, the oldest for" in said
-    assert "refused messages" in said
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
+    output = (await shell.run("status")).out
+    assert re.search(r"queue live +0 +1 worker *\n", output)
+    assert "no workers, the oldest for" in output
+    assert "refused messages" in output
 
 
 async def test_messages_that_no_worker_reads_are_reported(shell: Shell, redis: Redis) -> None:
     await redis.rpush("celery", '{"headers": {"task": "docv.archive"}}')
-    said = (await shell.run("status")).out
-    assert re.search("messages in celery, which no worker reads +1 +set the key prefix", said)
+    output = (await shell.run("status")).out
+    assert re.search("messages in celery, which no worker reads +1 +set the key prefix", output)
     assert json.loads((await shell.run("status", "--json")).out)["unread_messages"] == {"celery": 1}
 
 
@@ -130,9 +134,9 @@ async def test_a_paused_worker_is_reported_with_its_reason(shell: Shell, redis: 
     workers, note = WorkerRegistry(redis), "the archive could not create an object: No space left on device"
     await workers.heartbeat("one", [Queue.LIVE])
     await workers.pause("one", "@archive", "cannot_write", note)
-    said = (await shell.run("status")).out
-    assert re.search(r"paused: worker one for .*, for the archive, reason cannot_write", said)
-    assert note in said
+    output = (await shell.run("status")).out
+    assert re.search(r"paused: worker one for .*, for the archive, reason cannot_write", output)
+    assert note in output
     (paused,) = json.loads((await shell.run("status", "--json")).out)["paused_workers"]
     assert paused.pop("lasting_seconds") >= 0
     assert paused == {"worker": "one", "what": "the archive", "reason": "cannot_write", "note": note}

@@ -40,15 +40,15 @@ async def test_a_refused_or_failed_command_is_logged(shell: Shell, redis: Redis)
     assert [line["event"] for line in refused.access] == ["access.begun", "access.failed"]
     assert refused.access[1]["error"] == "MissingParameter"
     shell.settings["DOCV_REDIS_URL"] = "redis://127.0.0.1:1"
-    away = await shell.run("dead-letters", "drop", ID, "--yes")
-    assert away.code == 3
-    assert [(line["action"], line.get("error")) for line in away.access] == [
+    unreachable = await shell.run("dead-letters", "drop", ID, "--yes")
+    assert unreachable.code == 3
+    assert [(line["action"], line.get("error")) for line in unreachable.access] == [
         ("command.dead-letters drop", None),
         ("command.dead-letters drop", "ServiceUnavailable"),
     ]
 
 
-async def test_the_actor_is_the_user_of_the_system_by_default(shell: Shell) -> None:
+async def test_the_actor_is_the_operating_system_user_by_default(shell: Shell) -> None:
     del shell.settings["DOCV_ACTOR"]
     assert (await shell.run("resume")).access[0]["actor"] == getpass.getuser()
 
@@ -59,18 +59,18 @@ async def test_a_command_is_not_logged_when_it_shows_no_evaluation(shell: Shell,
     assert (finished.code, finished.access) == (0, ())
 
 
-def test_only_ids_and_the_run_are_logged_of_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_ids_and_the_run_are_logged_from_the_arguments(capsys: pytest.CaptureFixture[str]) -> None:
     with logged_command(("erase", "jane-doe.csv", "--reason", "she asked", "--run=q3", *[ID] * 101)):
         pass
-    said = capsys.readouterr().err
-    assert "jane" not in said
-    assert "she asked" not in said
-    assert said.count(ID) == 2 * 100
-    assert '"run": "q3"' in said
-    assert '"more_evaluations": 1' in said
+    log = capsys.readouterr().err
+    assert "jane" not in log
+    assert "she asked" not in log
+    assert log.count(ID) == 2 * 100
+    assert '"run": "q3"' in log
+    assert '"more_evaluations": 1' in log
 
 
-def test_a_line_is_readable_text_at_a_terminal(
+def test_a_log_line_is_readable_text_on_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("DOCV_ACTOR", "alice")

@@ -4,7 +4,7 @@ from scripts.console.formatting import format_duration
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"),
+    ("seconds", "text"),
     [
         (0, "0 s"),
         (0.4, "0 s"),
@@ -15,5 +15,5 @@ from scripts.console.formatting import format_duration
         (86_324, "23 h 58 min"),
     ],
 )
-def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, said: str) -> None:
-    assert format_duration(seconds) == said
+def test_a_duration_is_shown_in_its_two_largest_units(seconds: float, text: str) -> None:
+    assert format_duration(seconds) == text

@@ -21,7 +21,7 @@ async def _open_connection(number: signal.Signals, opened: list[str]) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_connection_that_a_signal_cancels_leaves_no_warning_of_asyncio(
+def test_a_connection_cancelled_by_a_signal_leaves_no_asyncio_warning(
     number: signal.Signals, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened: list[str] = []
@@ -30,8 +30,8 @@ def test_a_connection_that_a_signal_cancels_leaves_no_warning_of_asyncio(
         await asyncio.gather(_open_connection(number, opened), asyncio.sleep(60))
 
     before = signal.getsignal(signal.SIGTERM)
-    # Warnings about an exception that was never retrieved come when its task is collected.
     assert interruptible(lambda: asyncio.run(work()) or 0) == INTERRUPTED
+    # asyncio logs an exception that was never retrieved when its task is garbage-collected.
     gc.collect()
     assert opened == ["closed"]
     assert caplog.records == []
@@ -39,8 +39,8 @@ def test_a_connection_that_a_signal_cancels_leaves_no_warning_of_asyncio(
     assert signal.getsignal(signal.SIGTERM) == before
 
 
-def test_sigterm_stops_a_command_whose_ctrl_c_is_ignored_too() -> None:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a shell does for a background command
+def test_sigterm_stops_a_command_that_ignores_ctrl_c() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as shells do for background commands
     try:
         assert interruptible(lambda: signal.raise_signal(signal.SIGTERM) or 0) == INTERRUPTED
     finally:

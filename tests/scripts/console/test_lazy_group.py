@@ -37,7 +37,7 @@ def test_help_shows_every_command_once_and_cuts_no_sentence_at_80_columns(group:
     assert max(map(len, shown.splitlines())) <= 80
 
 
-def test_help_puts_commands_under_titles() -> None:
+def test_help_groups_commands_under_titles() -> None:
     titles = re.findall(r"^(\w.*):$", CliRunner().invoke(main, ["--help"]).output, re.MULTILINE)
     assert titles[1:4] == ["Archive", "Inspect", "Control"]
 

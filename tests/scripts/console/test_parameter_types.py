@@ -53,7 +53,7 @@ def test_an_invalid_parameter_is_a_usage_error(kind: click.ParamType[float], tex
         ("unreadable,archived", ("archived", "unreadable")),
     ],
 )
-def test_outcomes_are_read_once_each_and_in_one_order(text: str, outcomes: tuple[str, ...]) -> None:
+def test_outcomes_are_parsed_without_duplicates_in_a_fixed_order(text: str, outcomes: tuple[str, ...]) -> None:
     assert OutcomesType().convert(text, None, None) == outcomes
 
 
@@ -74,13 +74,13 @@ def test_an_outcome_that_no_manifest_records_is_refused_with_the_valid_ones(name
         ("none", {}),
     ],
 )
-def test_columns_with_evidence_are_named(text: str, columns: dict[str, str]) -> None:
+def test_evidence_columns_are_parsed(text: str, columns: dict[str, str]) -> None:
     assert EvidenceColumnsType().convert(text, None, None) == columns
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "document_type", "document_type=", "colour=red", "document_type=a,document_type=b", "none,none"]
 )
-def test_other_columns_are_refused_in_a_sentence(text: str) -> None:
+def test_invalid_evidence_columns_are_refused_in_one_sentence(text: str) -> None:
     with pytest.raises(click.BadParameter, match="expected document_type=COL, reason_codes=COL, or both"):
         EvidenceColumnsType().convert(text, None, None)

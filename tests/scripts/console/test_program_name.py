@@ -1,4 +1,4 @@
-"""The name of the command in texts that are to be typed."""
+"""The name of the command in texts for users to type."""
 
 from pathlib import Path
 

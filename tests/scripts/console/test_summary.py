@@ -20,7 +20,7 @@ def unchanged(**outcomes: int) -> RunSummary:
     return RunSummary("q3", RunCounters(total, {Outcome.UNCHANGED: total}, unchanged_outcomes=found), 1.5)
 
 
-def test_the_object_has_the_fields_of_the_contract(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_json_summary_has_the_documented_fields(capsys: pytest.CaptureFixture[str]) -> None:
     print_summary(summary(5, archived=3, failed=1), as_json=True)
     assert json.loads(capsys.readouterr().out) == {
         "run": "q3",
@@ -70,7 +70,7 @@ def test_the_table_shows_unchanged_evaluations(capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.parametrize(
-    ("given", "fine"),
+    ("run", "is_ok"),
     [
         (summary(3, archived=1, unchanged=1, no_documents=1), True),
         (summary(2, archived=1), False),
@@ -84,5 +84,5 @@ def test_the_table_shows_unchanged_evaluations(capsys: pytest.CaptureFixture[str
         (unchanged(unreadable=1), False),
     ],
 )
-def test_a_run_is_fine_when_nothing_needs_attention(given: RunSummary, *, fine: bool) -> None:
-    assert given.is_ok is fine
+def test_a_run_is_ok_when_nothing_needs_attention(run: RunSummary, *, is_ok: bool) -> None:
+    assert run.is_ok is is_ok

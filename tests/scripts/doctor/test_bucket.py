@@ -19,7 +19,7 @@ BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictP
 KEY = "arn:aws:kms:us-east-1:123456789012:key/0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
 
 
-def _examined(s3: S3, bucket: str | None = None, **more: Any) -> dict[str, Finding]:
+def _examine(s3: S3, bucket: str | None = None, **more: Any) -> dict[str, Finding]:
     settings = Settings(archive_url=f"s3://{bucket or s3.bucket}/kept", s3_endpoint=s3.endpoint, **more)
     archive = open_s3_archive(settings)
     assert archive
@@ -30,7 +30,7 @@ def _examined(s3: S3, bucket: str | None = None, **more: Any) -> dict[str, Findi
 def test_the_probe_removes_its_objects(s3: S3, versioned: bool) -> None:  # noqa: FBT001
     if versioned:
         s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
-    found = _examined(s3)
+    found = _examine(s3)
     for what in ("bucket", "write", "read", "create only", "compare-and-swap", "tags", "probe removed"):
         assert found[what].state is State.FINE, found[what]
     left = s3.client.list_object_versions(Bucket=s3.bucket)
@@ -41,7 +41,7 @@ def test_the_probe_removes_its_objects(s3: S3, versioned: bool) -> None:  # noqa
 def test_a_missing_bucket_setting_is_reported_with_a_fix(s3: S3) -> None:
     s3.client.delete_bucket_encryption(Bucket=s3.bucket)
     s3.client.delete_public_access_block(Bucket=s3.bucket)
-    found = _examined(s3)
+    found = _examine(s3)
     states = {what: found[what].state for what in ("versioning", "encryption", "public access", "unfinished uploads")}
     assert states == dict.fromkeys(states, State.WARNING) | {"public access": State.WRONG}
     assert all(found[what].fix for what in states)
@@ -86,7 +86,7 @@ def _tidy(s3: S3, status: str = "Enabled") -> None:
 )
 def test_a_bucket_setting_is_fine_when_set(s3: S3, set_it: Callable[[S3], None], what: str, sentence: str) -> None:
     set_it(s3)
-    assert _examined(s3)[what] == fine(what, sentence)
+    assert _examine(s3)[what] == fine(what, sentence)
 
 
 def test_a_partial_block_and_a_disabled_rule_are_reported_as_missing(s3: S3) -> None:
@@ -94,35 +94,35 @@ def test_a_partial_block_and_a_disabled_rule_are_reported_as_missing(s3: S3) -> 
     some = dict.fromkeys(BLOCKS, True) | {"BlockPublicPolicy": False}
     s3.client.put_public_access_block(Bucket=s3.bucket, PublicAccessBlockConfiguration=some)
     _tidy(s3, "Disabled")
-    found = _examined(s3)
+    found = _examine(s3)
     assert (found["public access"].state, found["unfinished uploads"].state) == (State.WRONG, State.WARNING)
 
 
 def test_object_lock_is_wrong_when_the_settings_need_it_and_the_bucket_has_none(s3: S3) -> None:
-    found = _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"]
+    found = _examine(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"]
     assert (found.state, "DOCV_LOCK_MODE" in found.fix) == (State.WRONG, True)
     _lock(s3)
-    assert _examined(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"].state is State.FINE
+    assert _examine(s3, lock_mode="COMPLIANCE", lock_days=10)["Object Lock"].state is State.FINE
 
 
 async def test_the_probe_is_encrypted_like_documents(s3: S3) -> None:
-    assert (await asyncio.to_thread(lambda: _examined(s3, kms_key_id=KEY)))["write"].state is State.FINE
+    assert (await asyncio.to_thread(lambda: _examine(s3, kms_key_id=KEY)))["write"].state is State.FINE
     async with saying(http(200), s3_error(403, "AccessDenied")) as server:
-        there = S3(server.url, s3.bucket, s3.client)
-        found = await asyncio.to_thread(lambda: _examined(there, kms_key_id=KEY))
+        server_s3 = S3(server.url, s3.bucket, s3.client)
+        found = await asyncio.to_thread(lambda: _examine(server_s3, kms_key_id=KEY))
     assert server.heard[1].headers["x-amz-server-side-encryption-aws-kms-key-id"] == KEY
     assert "kms:GenerateDataKey" in found["write"].fix
 
 
 async def test_the_probe_sends_the_header_that_a_policy_requires(s3: S3) -> None:
     async with saying(http(200), s3_error(403, "AccessDenied")) as server:
-        found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client), sse="AES256")
+        found = await asyncio.to_thread(_examine, S3(server.url, s3.bucket, s3.client), sse="AES256")
     assert server.heard[1].headers["x-amz-server-side-encryption"] == "AES256"
     assert "DOCV_SSE=AES256" in found["write"].fix
 
 
 @pytest.mark.parametrize(
-    ("told", "used", "endpoint", "state"),
+    ("bucket_region", "client_region", "endpoint", "state"),
     [
         ("eu-central-1", "eu-central-1", "https://s3.eu-central-1.amazonaws.com", State.FINE),
         ("eu-central-1", "us-east-1", "https://s3.amazonaws.com", State.WRONG),
@@ -131,9 +131,9 @@ async def test_the_probe_sends_the_header_that_a_policy_requires(s3: S3) -> None
     ],
 )
 def test_a_bucket_in_another_region_is_reported_with_the_setting_to_fix(
-    told: str | None, used: str, endpoint: str, state: State
+    bucket_region: str | None, client_region: str, endpoint: str, state: State
 ) -> None:
-    found = check_region("ours", told, SimpleNamespace(region_name=used, endpoint_url=endpoint))
+    found = check_region("ours", bucket_region, SimpleNamespace(region_name=client_region, endpoint_url=endpoint))
     assert found.state is state
     assert ("AWS_DEFAULT_REGION=eu-central-1" in found.fix) is (state is not State.FINE)
 
@@ -141,56 +141,56 @@ def test_a_bucket_in_another_region_is_reported_with_the_setting_to_fix(
 def test_the_region_of_a_real_bucket_is_reported(s3: S3) -> None:
     elsewhere = f"elsewhere-{s3.bucket}"
     s3.client.create_bucket(Bucket=elsewhere, CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
-    assert "in eu-west-1, but requests are signed for us-east-1" in _examined(s3, elsewhere)["bucket"].message
+    assert "in eu-west-1, but requests are signed for us-east-1" in _examine(s3, elsewhere)["bucket"].message
 
 
-def answers(
+def faulty_s3(
     refused: tuple[str, ...] = (), *, drops: tuple[str, ...] = (), conditional: bool = True, setting: bytes = http(200)
 ) -> Callable[[Heard], Reply]:
-    """Answer like an S3 that stores objects, but has faults.
+    """Return a handler that answers like an S3 that stores objects, but has faults.
 
     Args:
-        refused: beginnings of headers, with any of which a PUT is answered by 501.
-        drops: beginnings of headers that are taken and not kept, ``tags`` for tags that are set afterwards.
+        refused: prefixes of headers; a PUT with any of them is answered with 501.
+        drops: prefixes of headers that are accepted but not stored; ``tags`` for tags that are set after the PUT.
         conditional: whether it obeys If-None-Match and If-Match.
-        setting: answer to questions about the bucket.
+        setting: answer to requests for settings of the bucket.
     """
     objects: dict[str, tuple[bytes, dict[str, str]]] = {}
     tags: dict[str, str] = {}
 
-    def put(heard: Heard) -> bytes:
-        if any(name.startswith(refused) for name in heard.headers if refused):
+    def put(request: Heard) -> bytes:
+        if any(name.startswith(refused) for name in request.headers if refused):
             return s3_error(501, "NotImplemented")
-        if conditional and ("if-match" in heard.headers or heard.path in objects):
+        if conditional and ("if-match" in request.headers or request.path in objects):
             return s3_error(412, "PreconditionFailed")
-        kept = {name: value for name, value in heard.headers.items() if not name.startswith(drops or ("-",))}
-        objects[heard.path] = heard.body, {name: value for name, value in kept.items() if name.startswith("x-amz-")}
+        kept = {name: value for name, value in request.headers.items() if not name.startswith(drops or ("-",))}
+        objects[request.path] = request.body, {name: value for name, value in kept.items() if name.startswith("x-amz-")}
         named = urllib.parse.parse_qsl(kept.get("x-amz-tagging", ""))
-        tags[heard.path] = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in named)
+        tags[request.path] = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in named)
         return http(200, headers={"ETag": '"1"'})
 
-    def answer(heard: Heard) -> Reply:
-        path, _, query = heard.path.partition("?")
+    def answer(request: Heard) -> Reply:
+        path, _, query = request.path.partition("?")
         if query.startswith("tagging"):
-            if heard.method == "PUT" and "tags" not in drops:
-                tags[path] = heard.body.decode().partition("<TagSet>")[2].partition("</TagSet>")[0]
+            if request.method == "PUT" and "tags" not in drops:
+                tags[path] = request.body.decode().partition("<TagSet>")[2].partition("</TagSet>")[0]
             return Reply(http(200, f"<Tagging><TagSet>{tags.get(path, '')}</TagSet></Tagging>".encode()))
-        if (query and heard.method == "GET") or path.count("/") < 2:
+        if (query and request.method == "GET") or path.count("/") < 2:
             return Reply(setting if query else http(200))
-        if heard.method == "PUT":
-            return Reply(put(heard))
+        if request.method == "PUT":
+            return Reply(put(request))
         if path not in objects:
             return Reply(http(404))
         data, headers = objects[path]
-        return Reply(http(200, data if heard.method == "GET" else b"", headers={"ETag": '"1"', **headers}))
+        return Reply(http(200, data if request.method == "GET" else b"", headers={"ETag": '"1"', **headers}))
 
     return answer
 
 
-async def examined_at(s3: S3, answer: Callable[[Heard], Reply], **more: Any) -> dict[str, Finding]:
+async def examine_server(s3: S3, answer: Callable[[Heard], Reply], **more: Any) -> dict[str, Finding]:
     async with listening(answer) as server:
-        there = S3(server.url, s3.bucket, s3.client)
-        found = await asyncio.to_thread(lambda: _examined(there, **more))
+        server_s3 = S3(server.url, s3.bucket, s3.client)
+        found = await asyncio.to_thread(lambda: _examine(server_s3, **more))
     puts = [each for each in server.heard if each.method == "PUT" and "/probe/" in each.path and "?" not in each.path]
     if key := more.get("kms_key_id"):
         assert {each.headers["x-amz-server-side-encryption-aws-kms-key-id"] for each in puts} == {key}
@@ -213,10 +213,10 @@ TAGS, CHECKSUM = ("x-amz-tagging",), ("x-amz-checksum-", "x-amz-sdk-checksum-")
         (TAGS + CHECKSUM, {"s3_tags": "after_put", "s3_checksum": "off", "kms_key_id": KEY}, ""),
     ],
 )
-async def test_the_probe_finds_the_settings_with_which_a_write_works(
+async def test_the_probe_finds_the_settings_that_make_a_write_work(
     s3: S3, refused: tuple[str, ...], settings: Mapping[str, Any], fix: str
 ) -> None:
-    found = await examined_at(s3, answers(refused), **settings)
+    found = await examine_server(s3, faulty_s3(refused), **settings)
     assert found["write"].fix == fix
     if not fix:
         assert {found[what].state for what in ("read", "create only", "compare-and-swap", "tags")} == {State.FINE}
@@ -236,23 +236,23 @@ async def test_the_probe_finds_the_settings_with_which_a_write_works(
 async def test_the_probe_reports_attributes_that_s3_drops(
     s3: S3, drops: tuple[str, ...], settings: Mapping[str, Any], what: str, fix: str
 ) -> None:
-    found = await examined_at(s3, answers(drops=drops), **settings)
+    found = await examine_server(s3, faulty_s3(drops=drops), **settings)
     assert fix in found[what].fix
 
 
 async def test_the_check_shows_the_host_of_the_bucket_and_its_proxy(s3: S3, monkeypatch: pytest.MonkeyPatch) -> None:
     host = s3.endpoint.removeprefix("http://")
-    found = await examined_at(s3, answers())
+    found = await examine_server(s3, faulty_s3())
     assert found["S3 endpoint"].message.endswith(", signed for us-east-1")
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setenv("HTTP_PROXY", "http://user:geheim@127.0.0.1:1")
-    (finding,) = (await asyncio.to_thread(lambda: _examined(s3))).values()
+    (finding,) = (await asyncio.to_thread(lambda: _examine(s3))).values()
     assert f"(ProxyConnectionError) at {host} through the proxy 127.0.0.1:1" in finding.message
     assert "HTTPS_PROXY" in finding.fix
 
 
 async def test_an_s3_without_conditional_writes_is_wrong(s3: S3) -> None:
-    found = await examined_at(s3, answers(conditional=False))
+    found = await examine_server(s3, faulty_s3(conditional=False))
     for what in ("create only", "compare-and-swap"):
         assert (found[what].state, "If-None-Match and If-Match" in found[what].fix) == (State.WRONG, True)
 
@@ -265,8 +265,8 @@ def test_a_region_is_reported_when_only_aws_region_names_it(s3: S3, monkeypatch:
 
 async def test_the_check_adds_a_finding_when_the_server_stops_answering(s3: S3) -> None:
     async with saying(http(200), Reply(b"", Then.RESET)) as server:
-        there = S3(server.url, s3.bucket, s3.client)
-        found = await asyncio.to_thread(_examined, there)
+        server_s3 = S3(server.url, s3.bucket, s3.client)
+        found = await asyncio.to_thread(_examine, server_s3)
     assert found["bucket"].unreachable
 
 
@@ -281,8 +281,8 @@ async def test_the_check_adds_a_finding_when_the_server_stops_answering(s3: S3) 
 async def test_an_unreadable_bucket_setting_is_reported_with_the_permission_it_needs(
     s3: S3, code: bytes, state: State, sentence: str
 ) -> None:
-    found = await examined_at(s3, answers(setting=code))
-    for what, right in {
+    found = await examine_server(s3, faulty_s3(setting=code))
+    for what, permission in {
         "versioning": "s3:GetBucketVersioning",
         "encryption": "s3:GetEncryptionConfiguration",
         "public access": "s3:GetBucketPublicAccessBlock",
@@ -290,15 +290,15 @@ async def test_an_unreadable_bucket_setting_is_reported_with_the_permission_it_n
         "unfinished uploads": "s3:GetLifecycleConfiguration",
     }.items():
         assert (found[what].state, sentence in found[what].message) == (state, True)
-        assert (right in found[what].fix) is ("may not" in sentence)
+        assert (permission in found[what].fix) is ("may not" in sentence)
 
 
 async def test_a_refused_bucket_is_explained_by_the_error_code_of_a_listing(s3: S3) -> None:
     async with saying(http(403), s3_error(403, "SignatureDoesNotMatch")) as server:
-        found = await asyncio.to_thread(_examined, S3(server.url, s3.bucket, s3.client))
+        found = await asyncio.to_thread(_examine, S3(server.url, s3.bucket, s3.client))
     assert (found["bucket"].state, "AWS_SECRET_ACCESS_KEY" in found["bucket"].fix) == (State.WRONG, True)
 
 
 def test_a_bucket_is_unreachable_when_it_does_not_exist(s3: S3) -> None:
-    (finding,) = _examined(s3, "nobody-made-it").values()
+    (finding,) = _examine(s3, "no-such-bucket").values()
     assert (finding.state, finding.unreachable) == (State.WRONG, True)

@@ -15,12 +15,12 @@ async def test_doctor_finds_nothing_wrong_in_a_working_installation(tmp_path: Pa
     async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos:
         shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RISKOS_URL": riskos.url})
         finished = await shell.run("doctor", "--json")
-        told = await shell.run("doctor")
+        as_text = await shell.run("doctor")
     assert (finished.code, finished.err) == (0, "")
     findings = json.loads(finished.out)["findings"]
     assert {finding["state"] for finding in findings} <= {"fine", "warning"}
-    assert len(told.out.splitlines()) == len(findings)
-    assert KEY not in finished.out + told.out
+    assert len(as_text.out.splitlines()) == len(findings)
+    assert KEY not in finished.out + as_text.out
     assert list((tmp_path / "archive").iterdir()) == []
 
 

@@ -1,4 +1,4 @@
-"""The findings of `doctor` about the API version and notifications."""
+"""The findings of `doctor` about the API version, notifications and the retention schedule."""
 
 from pathlib import Path
 

@@ -31,7 +31,7 @@ def test_a_read_only_file_system_is_wrong() -> None:
     assert (found.state, "cannot be written to" in found.message) == (State.WRONG, True)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is forbidden to root")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write to any folder")
 def test_a_folder_of_another_user_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "theirs").mkdir(mode=0o500)
     assert check_state_folder(tmp_path / "theirs").state is State.WRONG

@@ -22,7 +22,7 @@ ZIP = b"PK\x03\x04"
 LARGE = 5_000_000
 
 
-async def tried(url: str, **changes: Any) -> Finding:
+async def try_evaluation(url: str, **changes: Any) -> Finding:
     settings = Settings(riskos_url=url, api_key=KEY, **changes)
     return await examine(AccountSettings("default", settings), str(uuid4()))
 
@@ -59,7 +59,7 @@ async def tried(url: str, **changes: Any) -> Finding:
 )
 async def test_each_answer_is_explained_with_a_fix(reply: bytes, state: State, sentence: str, fix: str) -> None:
     async with saying(reply) as server:
-        finding = await tried(server.url)
+        finding = await try_evaluation(server.url)
     assert (finding.state, sentence in finding.message, fix in finding.fix) == (state, True, True), finding
     assert bool(finding.fix) is (state is not State.FINE)
     assert len(server.heard) == 1
@@ -67,33 +67,33 @@ async def test_each_answer_is_explained_with_a_fix(reply: bytes, state: State, s
 
 async def test_the_api_version_is_sent_and_shown() -> None:
     async with saying(json(400, b'{"message": "No Documents Found"}')) as server:
-        finding = await tried(server.url, api_version="2025-01-01.orion")
+        finding = await try_evaluation(server.url, api_version="2025-01-01.orion")
     assert "asked with X-API-Version 2025-01-01.orion" in finding.message
     assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
-async def test_only_the_beginning_is_read_of_an_endless_body() -> None:
+async def test_only_the_beginning_of_an_endless_body_is_read() -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n\r\n" + ZIP
     async with saying(Reply(endless, Then.GO_ON)) as server:
-        finding = await tried(server.url)
+        finding = await try_evaluation(server.url)
     assert (finding.state, finding.message) == (State.FINE, "delivered a ZIP with more than 65,536 bytes")
     assert server.sent < 64 << 20
 
 
 async def test_riskos_is_unreachable_when_it_does_not_answer(unused_tcp_port: int) -> None:
-    assert (await tried(f"http://127.0.0.1:{unused_tcp_port}")).unreachable
+    assert (await try_evaluation(f"http://127.0.0.1:{unused_tcp_port}")).unreachable
     async with saying(Reply(b"", Then.RESET)) as server:
-        assert (await tried(server.url)).unreachable
+        assert (await try_evaluation(server.url)).unreachable
 
 
 async def test_no_request_is_sent_when_the_account_is_on_hold(redis: Redis, redis_url: str) -> None:
     await Holds(redis).place_manual("default", "an audit")
     async with saying(zipped(ZIP)) as server:
-        finding = await tried(server.url, redis_url=redis_url)
+        finding = await try_evaluation(server.url, redis_url=redis_url)
     assert (finding.state, "resume" in finding.fix, server.heard) == (State.WARNING, True, [])
 
 
-# As a user runs it
+# The command
 
 
 @pytest.fixture

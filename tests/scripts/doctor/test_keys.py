@@ -1,4 +1,4 @@
-"""`doctor --keys` reads from the objects which keys are needed, whatever manifests say."""
+"""`doctor --keys` finds out from the objects, and not from manifests, which keys are needed."""
 
 import base64
 import json
@@ -21,12 +21,12 @@ KEYS = {name: name.encode() * 16 for name in ("k1", "k2", "k3")}
 LABELS = ObjectAttributes("application/pdf")
 
 
-def written(*names: str) -> str:
+def format_keys(*names: str) -> str:
     return ",".join(f"{name}:{base64.b64encode(KEYS[name]).decode()}" for name in names)
 
 
 async def fill(settings: Settings) -> None:
-    """Have two objects with the first key, one of them in quarantine, one with the second, and plain ones."""
+    """Store two objects sealed with k1, one of them in quarantine, one sealed with k2, and some without a seal."""
     async with open_archive_bucket(settings) as bucket:
         for key_id, key in (
             ("k1", f"sandbox/{EVAL_ID}/selfie/1.jpg"),
@@ -42,7 +42,7 @@ async def fill(settings: Settings) -> None:
 @pytest.mark.parametrize("is_folder", [True, False])
 async def test_each_key_is_reported_as_needed_or_not(tmp_path: Path, s3: S3, *, is_folder: bool) -> None:
     url = (tmp_path / "archive").as_uri() if is_folder else f"s3://{s3.bucket}/kyc"
-    settings = load_settings(archive_url=url, s3_endpoint=s3.endpoint, encryption_keys=written("k2", "k1", "k3"))
+    settings = load_settings(archive_url=url, s3_endpoint=s3.endpoint, encryption_keys=format_keys("k2", "k1", "k3"))
     await fill(settings)
     found = {each.subject: each for each in await examine_keys(settings)}
     assert [each.state for each in found.values()] == [State.FINE, State.FINE, State.FINE, State.WARNING]
@@ -53,7 +53,7 @@ async def test_each_key_is_reported_as_needed_or_not(tmp_path: Path, s3: S3, *, 
 
 
 async def test_a_missing_key_is_wrong(tmp_path: Path) -> None:
-    settings = {"DOCV_ARCHIVE_URL": (tmp_path / "archive").as_uri(), "DOCV_ENCRYPTION_KEYS": written("k2")}
+    settings = {"DOCV_ARCHIVE_URL": (tmp_path / "archive").as_uri(), "DOCV_ENCRYPTION_KEYS": format_keys("k2")}
     await fill(Settings(archive_url=settings["DOCV_ARCHIVE_URL"]))
     shell = Shell(tmp_path, settings)
     finished = await shell.run("doctor", "--keys", "--json")

@@ -117,8 +117,8 @@ async def test_the_request_names_the_program_and_its_version() -> None:
     async with saying(json(404, b'{"message": "Evaluation not found"}')) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
         assert [each async for each in examine(AccountSettings("default", settings))]
-    (heard,) = [each for each in server.heard if each.method == "GET"]
-    assert heard.headers["user-agent"] == archiver().replace(" ", "/")
+    (request,) = [each for each in server.heard if each.method == "GET"]
+    assert request.headers["user-agent"] == archiver().replace(" ", "/")
 
 
 async def test_no_request_is_sent_without_a_key() -> None:
@@ -138,14 +138,14 @@ async def test_no_request_is_sent_when_the_account_is_on_hold(redis: Redis, redi
     assert (found["key at RiskOS"].state, "resume" in found["key at RiskOS"].fix) == (State.WARNING, True)
 
 
-async def examined(url: str, proxy: str | None) -> dict[str, Finding]:
+async def examine_through_proxy(url: str, proxy: str | None) -> dict[str, Finding]:
     settings = Settings(riskos_url=url, api_key=KEY, proxy=SecretStr(proxy) if proxy else None)
     return {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
 
 
 async def test_the_proxy_is_shown_without_its_password() -> None:
     async with await start_simulator(SimulatorOptions(api_key=KEY)) as riskos, http_proxy() as proxy:
-        found = await examined(riskos.url, proxy.url.replace("://", "://user:geheim@"))
+        found = await examine_through_proxy(riskos.url, proxy.url.replace("://", "://user:geheim@"))
     assert found["proxy"].message == f"{urlsplit(proxy.url).netloc} answers, and requests to RiskOS go through it"
     assert found["key at RiskOS"].state is not State.WRONG
     assert len(proxy.requests) == 1
@@ -162,7 +162,7 @@ async def test_a_tunnel_through_a_proxy_with_a_login_is_checked(
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     reply = Reply(json(404, b'{"message": "Evaluation not found"}'))
     async with listening(lambda _: reply, tls) as riskos, http_proxy(login="user:word") as proxy:
-        found = await examined(riskos.url, proxy.url.replace("://", f"://{login}"))
+        found = await examine_through_proxy(riskos.url, proxy.url.replace("://", f"://{login}"))
     assert found["proxy"].state is state
     if state is State.FINE:
         assert (found["key at RiskOS"].state, len(proxy.requests), len(riskos.heard)) == (State.FINE, 1, 1)
@@ -176,7 +176,7 @@ async def test_a_tunnel_through_a_proxy_with_a_login_is_checked(
 @pytest.mark.parametrize(("status", "fix"), [(407, "DOCV_PROXY=http://user:password@"), (403, "allow riskos")])
 async def test_a_refusing_proxy_is_reported(status: int, fix: str) -> None:
     async with http_proxy(f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()) as proxy:
-        finding = [each async for each in examine(through(proxy.url))][-1]
+        finding = [each async for each in examine(account_with_proxy(proxy.url))][-1]
     assert (finding.subject, finding.state, finding.unreachable) == ("proxy", State.WRONG, True)
     assert str(status) in finding.message
     assert fix in finding.fix
@@ -186,7 +186,7 @@ async def test_a_refusing_proxy_is_reported(status: int, fix: str) -> None:
     ("proxy", "sentence"), [("http://127.0.0.1:1", "does not answer"), ("http://no.invalid", "cannot be resolved")]
 )
 async def test_an_unreachable_proxy_is_reported(proxy: str, sentence: str) -> None:
-    (finding,) = [each async for each in examine(through(proxy))]
+    (finding,) = [each async for each in examine(account_with_proxy(proxy))]
     assert (finding.subject, finding.unreachable) == ("proxy", True)
     assert sentence in finding.message
 
@@ -197,7 +197,7 @@ async def test_an_unusable_client_certificate_is_reported() -> None:
     assert finding.message.startswith("DOCV_CLIENT_CERT: /no/such.pem cannot be used")
 
 
-def through(proxy: str) -> AccountSettings:
+def account_with_proxy(proxy: str) -> AccountSettings:
     return AccountSettings(
         "default", Settings(riskos_url="https://riskos.example", api_key=KEY, proxy=SecretStr(proxy))
     )

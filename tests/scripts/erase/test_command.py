@@ -1,4 +1,4 @@
-"""`erase` asks for confirmation and prints each result; an erased evaluation is not archived again by itself."""
+"""`erase` asks for confirmation and prints each result. An erased evaluation is archived again only on request."""
 
 import fcntl
 import json
@@ -53,8 +53,8 @@ async def test_an_erased_evaluation_is_not_archived_again_without_even_if_erased
     assert (json.loads(backfill.out)["unchanged_outcomes"]["erased"], backfill.code) == (1, 0)
     assert simulator.stats().requests == requests
 
-    back = await shell.run("backfill", "ids.txt", "--run", "q4", "--even-if-erased", "--json")
-    assert json.loads(back.out)["outcomes"]["archived"] == 1
+    again = await shell.run("backfill", "ids.txt", "--run", "q4", "--even-if-erased", "--json")
+    assert json.loads(again.out)["outcomes"]["archived"] == 1
     assert simulator.stats().requests > requests
 
 
@@ -193,17 +193,17 @@ async def test_pending_completes_the_receipts_of_all_accounts_when_none_is_named
     assert open_receipts(tmp_path / "archive") == []
 
 
-async def test_pending_completes_only_the_receipts_of_the_environment_of_an_account_that_is_named(
+async def test_pending_completes_only_receipts_in_the_environment_of_a_named_account(
     two_accounts: Shell, tmp_path: Path, redis: Redis, redis_url: str
 ) -> None:
-    left = f"production/{MINE}/selfie/{'a' * 64}.jpg"
-    await redis.sadd("docv:erased:leftovers", left)
+    leftover = f"production/{MINE}/selfie/{'a' * 64}.jpg"
+    await redis.sadd("docv:erased:leftovers", leftover)
     two_accounts.settings["DOCV_REDIS_URL"] = redis_url
     finished = await two_accounts.run("erase", "--pending", "--account", "kyb", "--json")
     (result,) = [json.loads(line) for line in finished.out.splitlines()]
     assert (finished.code, result["state"], result["receipt"].split("/")[1]) == (0, "erased", "sandbox")
     assert open_receipts(tmp_path / "archive") == ["production"]
-    assert await redis.smembers("docv:erased:leftovers") == {left}
+    assert await redis.smembers("docv:erased:leftovers") == {leftover}
 
 
 async def test_an_erasure_of_ids_needs_an_account_if_there_are_several(two_accounts: Shell) -> None:
@@ -219,7 +219,7 @@ async def test_pending_sweeps_recorded_leftovers_and_prints_them(
     finished = await shell.run("erase", MINE, "--reason", "request 4711", "--yes", "--even-if-absent")
     assert (finished.code, "waiting 3 s" in finished.err) == (0, True)
     assert time.monotonic() - began >= 3
-    place = tmp_path / "archive" / "sandbox" / MINE
+    folder = tmp_path / "archive" / "sandbox" / MINE
     key = f"sandbox/{MINE}/selfie/{'a' * 64}.jpg"
     other = f"quarantine/sandbox/{eval_id_for(Scenario.DOCUMENTED, 8)}/{'b' * 64}.zip"
     for each in (key, other):
@@ -232,7 +232,7 @@ async def test_pending_sweeps_recorded_leftovers_and_prints_them(
 
     finished = await shell.run("erase", "--pending", "--json")
     assert (finished.code, json.loads(finished.out)["state"]) == (0, "erased"), finished.err
-    assert [path.name for path in place.iterdir()] == ["manifest.json"]
+    assert [path.name for path in folder.iterdir()] == ["manifest.json"]
     assert (tmp_path / "archive" / other).exists(), "its evaluation was not erased"
     assert await redis.exists("docv:erased:leftovers") == 0
     receipts = [json.loads(path.read_text()) for path in (tmp_path / "archive" / "receipts").rglob("*.json")]

@@ -1,4 +1,4 @@
-"""A rule with keep = "must" stands against an erasure; a deferred request is carried out after its period."""
+"""A rule with keep = "must" prevents an erasure until its period ends; a deferred request is carried out then."""
 
 import json
 from collections.abc import Mapping
@@ -40,11 +40,11 @@ from tests.commands import Shell
 from worker.config.settings import Settings
 
 MINE, OTHER = (Evaluation(each, "sandbox") for each in eval_ids(2))
-ASKED = ErasureRequest("request 4711", "operator", "a-host")
-DEFERRED = replace(ASKED, when_allowed=True)
+REQUEST = ErasureRequest("request 4711", "operator", "a-host")
+DEFERRED = replace(REQUEST, when_allowed=True)
 FRONTS = {"name": "fronts", "kind": "document_front", "keep_for": "5y", "clock": "archived", "keep": "must"}
 BEFORE, AFTER = "2031-11-23", "2031-11-24"
-"""The last day of the duty, since documents were archived on 2026-11-23, and the first one after it."""
+"""The last day of the duty, and the day after it; the documents were archived on 2026-11-23."""
 
 
 def rules(**changes: object) -> dict[str, Any]:
@@ -54,11 +54,11 @@ def rules(**changes: object) -> dict[str, Any]:
 
 
 @dataclass
-class Kept:
+class DutyArchive:
     """An archive of documents that a schedule covers.
 
     Attributes:
-        settings: name the archive.
+        settings: settings that name the archive.
         bucket: the archive.
         schedule: its schedule.
     """
@@ -71,13 +71,13 @@ class Kept:
         duties = RetentionDuties(Schedule.model_validate(self.schedule), date.fromisoformat(day))
         return ErasureStores(self.bucket, open_versions(self.settings), RedisRecords(None), duties=duties)
 
-    async def erase(self, day: str, request: ErasureRequest = ASKED, *, dry_run: bool = False) -> ErasureResult:
+    async def erase(self, day: str, request: ErasureRequest = REQUEST, *, dry_run: bool = False) -> ErasureResult:
         return await erase_one(MINE, request, self.stores(day), dry_run=dry_run)
 
     async def resume(self, day: str) -> list[ErasureResult | BegunErasure]:
         """Do what `erase --pending` does."""
         stores, found = self.stores(day), []
-        async for _, result in begin_pending(ASKED, stores, ["sandbox"], dry_run=False):
+        async for _, result in begin_pending(REQUEST, stores, ["sandbox"], dry_run=False):
             done = await finish_erasure(result, stores) if isinstance(result, BegunErasure) else result
             found.append(done)
         return found
@@ -102,13 +102,13 @@ class Kept:
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> Kept:
+async def kept(tmp_path: Path) -> DutyArchive:
     bucket = LocalBucket(tmp_path / "archive")
     await fill(bucket, [MINE.eval_id, OTHER.eval_id], size=100)
-    return Kept(Settings(archive_url=(tmp_path / "archive").as_uri()), bucket, rules())
+    return DutyArchive(Settings(archive_url=(tmp_path / "archive").as_uri()), bucket, rules())
 
 
-async def test_an_erasure_is_refused_with_rule_and_day_while_a_must_rule_covers_a_document(kept: Kept) -> None:
+async def test_an_erasure_is_refused_with_rule_and_day_while_a_must_rule_covers_a_document(kept: DutyArchive) -> None:
     for dry_run in (True, False):
         result = await kept.erase(BEFORE, dry_run=dry_run)
         assert isinstance(result, ErasureRefused)
@@ -118,7 +118,7 @@ async def test_an_erasure_is_refused_with_rule_and_day_while_a_must_rule_covers_
     assert isinstance(await kept.erase(AFTER), Erased)
 
 
-async def test_a_may_rule_does_not_stand_against_an_erasure(kept: Kept) -> None:
+async def test_a_may_rule_does_not_prevent_an_erasure(kept: DutyArchive) -> None:
     kept.schedule = rules(keep="may")
     assert isinstance(await kept.erase(BEFORE), Erased)
 
@@ -131,8 +131,8 @@ async def test_a_may_rule_does_not_stand_against_an_erasure(kept: Kept) -> None:
         ({"clock": None, "keep_for": "forever"}, "forever"),
     ],
 )
-async def test_a_refusal_without_a_known_day_says_what_has_to_happen(
-    kept: Kept, changes: dict[str, object], until: str
+async def test_a_refusal_without_a_known_day_names_the_condition(
+    kept: DutyArchive, changes: dict[str, object], until: str
 ) -> None:
     kept.schedule = rules(**changes)
     result = await kept.erase(AFTER)
@@ -140,7 +140,7 @@ async def test_a_refusal_without_a_known_day_says_what_has_to_happen(
     assert result.why.startswith(f"rule 'fronts' keeps 1 document {until}")
 
 
-async def test_a_damaged_manifest_is_not_erased_when_a_rule_might_cover_it(kept: Kept, tmp_path: Path) -> None:
+async def test_a_damaged_manifest_is_not_erased_when_a_rule_might_cover_it(kept: DutyArchive, tmp_path: Path) -> None:
     (tmp_path / "archive" / MINE.manifest_key).write_text("{}")
     with pytest.raises(IntegrityError):
         await kept.erase(AFTER)
@@ -148,7 +148,7 @@ async def test_a_damaged_manifest_is_not_erased_when_a_rule_might_cover_it(kept:
     assert isinstance(await kept.erase(BEFORE), Erased)
 
 
-async def test_a_deferred_request_is_recorded_once_and_carried_out_after_the_day(kept: Kept) -> None:
+async def test_a_deferred_request_is_recorded_once_and_carried_out_after_the_day(kept: DutyArchive) -> None:
     first, again = await kept.erase(BEFORE, DEFERRED), await kept.erase(BEFORE, DEFERRED)
     assert isinstance(first, Waiting)
     assert first == again
@@ -170,7 +170,7 @@ async def test_a_deferred_request_is_recorded_once_and_carried_out_after_the_day
     assert await kept.resume(AFTER) == []
 
 
-async def test_a_deferred_request_follows_a_later_report_of_the_event(kept: Kept) -> None:
+async def test_a_deferred_request_follows_a_later_report_of_the_event(kept: DutyArchive) -> None:
     kept.schedule = rules(clock="account_closed")
     waiting = await kept.erase(AFTER, DEFERRED)
     assert isinstance(waiting, Waiting)
@@ -185,7 +185,7 @@ async def test_a_deferred_request_follows_a_later_report_of_the_event(kept: Kept
     assert isinstance(done, Erased)
 
 
-async def test_a_deferred_request_in_a_dry_run_changes_nothing(kept: Kept) -> None:
+async def test_a_deferred_request_in_a_dry_run_changes_nothing(kept: DutyArchive) -> None:
     result = await kept.erase(BEFORE, DEFERRED, dry_run=True)
     assert isinstance(result, Waiting)
     assert (result.receipt, await kept.receipts()) == (None, {})
@@ -195,7 +195,7 @@ async def test_a_deferred_request_in_a_dry_run_changes_nothing(kept: Kept) -> No
     assert (result.receipt.objects, await kept.is_erased()) == (4, False)
 
 
-async def test_erase_prints_refused_and_waiting_requests(kept: Kept, tmp_path: Path) -> None:
+async def test_erase_prints_refused_and_waiting_requests(kept: DutyArchive, tmp_path: Path) -> None:
     assert kept
     (tmp_path / "retention.toml").write_text(
         '[[rule]]\nname = "fronts"\nkind = "document_front"\nkeep_for = "forever"\nkeep = "must"\n'
@@ -213,10 +213,10 @@ async def test_erase_prints_refused_and_waiting_requests(kept: Kept, tmp_path: P
     assert "waits until the schedule changes: rule 'fronts' keeps 1 document forever" in pending.out
 
 
-async def test_an_evaluation_that_is_archived_again_during_the_wait_is_kept(kept: Kept) -> None:
+async def test_an_evaluation_that_is_archived_again_during_the_wait_is_kept(kept: DutyArchive) -> None:
     kept.schedule = rules(clock="account_closed")
     await kept.report("2020-01-01")
-    begun = await begin_erasure(MINE, ASKED, kept.stores(AFTER))
+    begun = await begin_erasure(MINE, REQUEST, kept.stores(AFTER))
     assert isinstance(begun, BegunErasure)
     await archive(kept.bucket, MINE.eval_id, Outcome.ARCHIVED, documents(MINE.eval_id, 1, 100))
 
@@ -232,22 +232,22 @@ async def test_an_evaluation_that_is_archived_again_during_the_wait_is_kept(kept
     ]
 
 
-@pytest.mark.parametrize(("asked", "expected"), [(ASKED, ErasureRefused), (DEFERRED, Waiting)])
+@pytest.mark.parametrize(("erasure_request", "expected"), [(REQUEST, ErasureRefused), (DEFERRED, Waiting)])
 async def test_a_document_that_a_worker_adds_while_the_erasure_begins_is_kept(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch, asked: ErasureRequest, expected: type
+    kept: DutyArchive, monkeypatch: pytest.MonkeyPatch, erasure_request: ErasureRequest, expected: type
 ) -> None:
     late, real = Evaluation(eval_ids(3)[2], "sandbox"), erasure.begin
     front, *others = documents(late.eval_id, 1, 100)
     await archive(kept.bucket, late.eval_id, Outcome.ARCHIVED, others)
 
-    async def overtaken(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
+    async def begin_then_archive(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
         begun = await real(bucket, receipt)
         if not receipt.waits_for:
             await archive(bucket, late.eval_id, Outcome.ARCHIVED, [front, *others])
         return begun
 
-    monkeypatch.setattr(erasure, "begin", overtaken)
-    result = await erase_one(late, asked, kept.stores(BEFORE))
+    monkeypatch.setattr(erasure, "begin", begin_then_archive)
+    result = await erase_one(late, erasure_request, kept.stores(BEFORE))
     assert isinstance(result, expected)
 
     found = await read_manifest(kept.bucket, late)
@@ -259,7 +259,7 @@ async def test_a_document_that_a_worker_adds_while_the_erasure_begins_is_kept(
     assert all(each["completed_at"] for each in (await kept.receipts()).values())
 
 
-async def test_a_matter_stands_against_a_deferred_request_when_the_duty_has_ended(kept: Kept) -> None:
+async def test_a_matter_prevents_a_deferred_erasure_when_the_duty_has_ended(kept: DutyArchive) -> None:
     await name_matters(kept, "acme-v-bolt")
     assert isinstance(await kept.erase(BEFORE), ErasureRefused)
     assert isinstance(await kept.erase(BEFORE, DEFERRED), Waiting)
@@ -273,5 +273,5 @@ async def test_a_matter_stands_against_a_deferred_request_when_the_duty_has_ende
     assert [type(each) for each in await kept.resume(AFTER)] == [Erased]
 
 
-async def name_matters(kept: Kept, *matters: str) -> None:
+async def name_matters(kept: DutyArchive, *matters: str) -> None:
     await amend(kept.bucket, MINE, lambda known: known.model_copy(update={"matters": matters}))

@@ -57,9 +57,9 @@ from tests.riskos import http, saying
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
-ASKED = ErasureRequest("request 4711", "operator", "a-host")
+REQUEST = ErasureRequest("request 4711", "operator", "a-host")
 LABELS = ObjectAttributes("application/json")
-SOME = EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
+OPTIONS = EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
 
 
 class PowerCut(Exception):
@@ -67,13 +67,13 @@ class PowerCut(Exception):
 
 
 class CutOff:
-    """Wraps an object, and ends the process at the nth call of all wrappers that share the countdown."""
+    """A wrapper that simulates a crash at the nth call of all wrappers that share its countdown."""
 
-    def __init__(self, behind: Any, countdown: Iterator[int]) -> None:
-        self._behind, self._countdown = behind, countdown
+    def __init__(self, wrapped: Any, countdown: Iterator[int]) -> None:
+        self._wrapped, self._countdown = wrapped, countdown
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        method = getattr(self._behind, name)
+        method = getattr(self._wrapped, name)
 
         async def later(*arguments: Any, **named: Any) -> Any:
             self._count()
@@ -95,11 +95,11 @@ class Archive:
     """An archive with one evaluation in it.
 
     Attributes:
-        evaluation: what is erased.
+        evaluation: the evaluation to erase.
         bucket: the archive.
-        stock: the same, with its versions.
-        ledger: beside it.
-        keys: of everything that the evaluation has.
+        stock: the objects of the archive, with their versions.
+        ledger: the ledger in Redis.
+        keys: keys of all objects of the evaluation.
     """
 
     evaluation: Evaluation
@@ -125,21 +125,21 @@ class Archive:
         report = EventReport("account_closed", date(2026, 1, 1), "records")
         await record_event(self.bucket, self.evaluation, report, datetime(2026, 2, 1, tzinfo=UTC))
 
-    def place(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> ErasureStores:
+    def stores(self, countdown: Iterator[int] | None = None, patience: float = 0.0) -> ErasureStores:
         traces = RedisRecords(self.ledger, patience)
         if countdown is None:
             return ErasureStores(self.bucket, self.stock, traces)
         return ErasureStores(CutOff(self.bucket, countdown), CutOff(self.stock, countdown), CutOff(traces, countdown))
 
     async def erase(
-        self, asked: ErasureRequest = ASKED, *, dry_run: bool = False, patience: float = 0.0
+        self, request: ErasureRequest = REQUEST, *, dry_run: bool = False, patience: float = 0.0
     ) -> ErasureResult:
-        return await erase_one(self.evaluation, asked, self.place(patience=patience), dry_run=dry_run)
+        return await erase_one(self.evaluation, request, self.stores(patience=patience), dry_run=dry_run)
 
     def receipts(self) -> list[str]:
         return self.stock.keys(f"receipts/sandbox/{self.evaluation.eval_id}/")
 
-    async def only_a_receipt_and_the_marker_are_left(self, receipts: int = 1) -> None:
+    async def assert_only_receipts_and_the_marker_are_left(self, receipts: int = 1) -> None:
         (left,) = self.stock.items(self.evaluation)
         assert self.stock.keys(event_prefix(self.evaluation)) == []
         assert (left.key, left.latest, left.deletion) == (self.evaluation.manifest_key, True, False)
@@ -199,21 +199,21 @@ async def archive(request: pytest.FixtureRequest, s3: S3, redis: Redis, tmp_path
 async def test_an_erasure_removes_everything_and_writes_a_receipt(archive: Archive) -> None:
     before = archive.stock.items(archive.evaluation)
 
-    ending = await archive.erase()
+    result = await archive.erase()
 
-    assert isinstance(ending, Erased)
-    receipt = ending.receipt.receipt
+    assert isinstance(result, Erased)
+    receipt = result.receipt.receipt
     assert (receipt.objects, receipt.versions) == (5, len(before))
     assert receipt.size == sum(item.size for item in before)
     assert receipt.documents == (hashlib.sha256(b"front").hexdigest(),)
     assert receipt.manifest == hashlib.sha256(b"the second").hexdigest()
     assert (receipt.reason, receipt.by, receipt.host) == ("request 4711", "operator", "a-host")
-    await archive.only_a_receipt_and_the_marker_are_left()
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_the_marker_has_the_attributes_of_a_manifest(versioned: Archive, s3: S3) -> None:
-    stores = replace(versioned.place(), tags={"team": "kyc"})
-    assert isinstance(await erase_one(versioned.evaluation, ASKED, stores), Erased)
+    stores = replace(versioned.stores(), tags={"team": "kyc"})
+    assert isinstance(await erase_one(versioned.evaluation, REQUEST, stores), Erased)
     where = _name(s3, versioned.evaluation.manifest_key)
     tags = {tag["Key"]: tag["Value"] for tag in s3.client.get_object_tagging(**where)["TagSet"]}
     assert tags == {"environment": "sandbox", "document-kind": "manifest", "source": "docv-archive", "team": "kyc"}
@@ -224,14 +224,14 @@ async def test_the_marker_has_the_attributes_of_a_manifest(versioned: Archive, s
 async def test_an_erasure_leaves_no_version_and_no_delete_marker(versioned: Archive) -> None:
     assert [item.deletion for item in versioned.stock.items(versioned.evaluation)].count(True) == 1
     assert isinstance(await versioned.erase(), Erased)
-    await versioned.only_a_receipt_and_the_marker_are_left()
+    await versioned.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_a_dry_run_reports_the_receipt_and_changes_nothing(archive: Archive) -> None:
     before = archive.stock.items(archive.evaluation)
-    ending = await archive.erase(dry_run=True)
-    assert isinstance(ending, WouldErase)
-    assert (ending.receipt.objects, ending.receipt.versions) == (5, len(before))
+    result = await archive.erase(dry_run=True)
+    assert isinstance(result, WouldErase)
+    assert (result.receipt.objects, result.receipt.versions) == (5, len(before))
     assert archive.stock.items(archive.evaluation) == before
     assert archive.receipts() == []
 
@@ -239,55 +239,55 @@ async def test_a_dry_run_reports_the_receipt_and_changes_nothing(archive: Archiv
 @pytest.mark.parametrize("dry_run", [False, True])
 async def test_an_unknown_evaluation_gets_neither_receipt_nor_marker(archive: Archive, dry_run: bool) -> None:  # noqa: FBT001
     archive.evaluation = Evaluation(str(uuid4()), "sandbox")
-    ending = await archive.erase(dry_run=dry_run)
-    assert isinstance(ending, WouldErase if dry_run else NotFound)
-    assert "--even-if-absent" in (ending.why or "")
+    result = await archive.erase(dry_run=dry_run)
+    assert isinstance(result, WouldErase if dry_run else NotFound)
+    assert "--even-if-absent" in (result.why or "")
     assert (archive.stock.items(archive.evaluation), archive.receipts()) == ([], [])
 
 
 async def test_an_unknown_evaluation_gets_receipt_and_marker_with_even_if_absent(archive: Archive) -> None:
     archive.evaluation = Evaluation(str(uuid4()), "sandbox")
-    ending = await archive.erase(replace(ASKED, even_if_absent=True))
-    assert isinstance(ending, Erased)
-    assert (ending.receipt.receipt.objects, ending.receipt.receipt.manifest) == (0, None)
-    await archive.only_a_receipt_and_the_marker_are_left()
+    result = await archive.erase(replace(REQUEST, even_if_absent=True))
+    assert isinstance(result, Erased)
+    assert (result.receipt.receipt.objects, result.receipt.receipt.manifest) == (0, None)
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_an_evaluation_of_the_other_environment_is_reported_and_stays(archive: Archive) -> None:
     before = archive.stock.items(archive.evaluation)
-    asked_for = archive.evaluation
-    archive.evaluation = Evaluation(asked_for.eval_id, "production")
-    ending = await archive.erase()
-    assert isinstance(ending, NotFound)
-    assert "sandbox has 5 objects" in ending.why
-    assert archive.stock.items(asked_for) == before
+    archived = archive.evaluation
+    archive.evaluation = Evaluation(archived.eval_id, "production")
+    result = await archive.erase()
+    assert isinstance(result, NotFound)
+    assert "sandbox has 5 objects" in result.why
+    assert archive.stock.items(archived) == before
     assert archive.stock.keys("receipts/") == []
 
 
-async def test_an_erasure_reports_what_the_other_environment_still_has(archive: Archive) -> None:
+async def test_an_erasure_reports_remaining_objects_in_the_other_environment(archive: Archive) -> None:
     other = replace(archive, evaluation=Evaluation(archive.evaluation.eval_id, "production"))
     await other.fill()
-    ending = await archive.erase()
-    assert isinstance(ending, Erased)
-    assert ending.elsewhere
-    assert "production has 5 objects" in ending.elsewhere
-    ending = await other.erase()
-    assert isinstance(ending, Erased)
-    assert ending.elsewhere is None
+    result = await archive.erase()
+    assert isinstance(result, Erased)
+    assert result.elsewhere
+    assert "production has 5 objects" in result.elsewhere
+    result = await other.erase()
+    assert isinstance(result, Erased)
+    assert result.elsewhere is None
 
 
 async def test_an_evaluation_only_in_the_ledger_is_erased_in_the_environment_of_its_account(archive: Archive) -> None:
     archive.evaluation = Evaluation(str(uuid4()), "sandbox")
-    await archive.ledger.accept([archive.evaluation.eval_id], SOME)
+    await archive.ledger.accept([archive.evaluation.eval_id], OPTIONS)
     records = RedisRecords(archive.ledger, 0.0, {"default": "production"})
-    place = ErasureStores(archive.bucket, archive.stock, records)
-    ending = await erase_one(archive.evaluation, ASKED, place)
-    assert isinstance(ending, NotFound)
-    assert "production has an entry in the ledger" in ending.why
+    stores = ErasureStores(archive.bucket, archive.stock, records)
+    result = await erase_one(archive.evaluation, REQUEST, stores)
+    assert isinstance(result, NotFound)
+    assert "production has an entry in the ledger" in result.why
     assert await archive.ledger.locate([archive.evaluation.eval_id]) != [(None, None)]
 
     assert isinstance(await archive.erase(), Erased)
-    await archive.only_a_receipt_and_the_marker_are_left()
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_an_evaluation_only_in_a_run_list_is_erased_in_the_environment_of_the_run(archive: Archive) -> None:
@@ -303,12 +303,12 @@ async def test_an_evaluation_only_in_a_run_list_is_erased_in_the_environment_of_
     lists = await find_in_lists(archive.bucket, archive.stock, [eval_ids[1], absent], damaged.append)
     assert (len(lists[eval_ids[1]]), lists[absent], damaged) == (1, (), ["runs/sandbox/q4/0.txt.gz"])
 
-    place = replace(archive.place(), lists=lists)
-    ending = await erase_one(Evaluation(eval_ids[1], "production"), ASKED, place)
-    assert isinstance(ending, NotFound)
-    assert "sandbox has it in the lists of 1 run, such as q3" in ending.why
-    assert isinstance(await erase_one(archive.evaluation, ASKED, place), Erased)
-    await archive.only_a_receipt_and_the_marker_are_left()
+    stores = replace(archive.stores(), lists=lists)
+    result = await erase_one(Evaluation(eval_ids[1], "production"), REQUEST, stores)
+    assert isinstance(result, NotFound)
+    assert "sandbox has it in the lists of 1 run, such as q3" in result.why
+    assert isinstance(await erase_one(archive.evaluation, REQUEST, stores), Erased)
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_each_request_has_a_receipt_and_the_marker_has_the_time_of_the_latest(archive: Archive) -> None:
@@ -321,11 +321,11 @@ async def test_each_request_has_a_receipt_and_the_marker_has_the_time_of_the_lat
     assert marker
     assert marker.manifest.erased
     assert marker.manifest.erased.at == again.receipt.receipt.requested_at > first.receipt.receipt.requested_at
-    await archive.only_a_receipt_and_the_marker_are_left(receipts=2)
+    await archive.assert_only_receipts_and_the_marker_are_left(receipts=2)
 
 
 @pytest.mark.parametrize("code", ["NoSuchVersion", "NoSuchKey", "AccessDenied"])
-async def test_an_erasure_succeeds_when_another_one_removed_a_version(s3: S3, code: str) -> None:
+async def test_the_removal_of_a_version_fails_when_s3_denies_it_but_not_when_it_is_gone(s3: S3, code: str) -> None:
     body = f"<DeleteResult><Error><Key>k</Key><VersionId>1</VersionId><Code>{code}</Code></Error></DeleteResult>"
     async with saying(http(200, body.encode())) as server:
         found = open_s3_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=server.url))
@@ -335,11 +335,11 @@ async def test_an_erasure_succeeds_when_another_one_removed_a_version(s3: S3, co
 
 
 @pytest.mark.parametrize("ahead", [-7200.0, 7200.0])
-async def test_an_erasure_is_later_than_earlier_orders_even_when_the_clock_is_behind(
+async def test_an_erasure_prevails_over_jobs_accepted_before_it_even_if_the_clock_is_wrong(
     archive: Archive, ahead: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eval_id = archive.evaluation.eval_id
-    await archive.ledger.accept([eval_id], replace(SOME, even_if_erased=True))
+    await archive.ledger.accept([eval_id], replace(OPTIONS, even_if_erased=True))
     (job,) = await archive.ledger.lease([eval_id], token="a-token")
     await archive.ledger.release(job)
     real = time.time
@@ -352,29 +352,29 @@ async def test_an_erasure_is_later_than_earlier_orders_even_when_the_clock_is_be
 
 
 async def test_the_same_request_completes_an_erasure_interrupted_at_any_call(archive: Archive) -> None:
-    # In S3 each call takes a second, so only every fifth is tried, from a random first one.
+    # A call of S3 takes a second, so only every fifth call is interrupted, from a random first one.
     step = 1 if isinstance(archive.stock, LocalFiles) else 5
     calls = random.randrange(step)  # noqa: S311  # not a secret
     while True:
         archive.evaluation = Evaluation(str(uuid4()), "sandbox")
         await archive.fill()
         try:
-            await erase_one(archive.evaluation, ASKED, archive.place(iter(range(calls, -1000, -1))))
+            await erase_one(archive.evaluation, REQUEST, archive.stores(iter(range(calls, -1000, -1))))
         except PowerCut:
             pass
         else:
             break
         assert isinstance(await archive.erase(), Erased)
-        await archive.only_a_receipt_and_the_marker_are_left()
+        await archive.assert_only_receipts_and_the_marker_are_left()
         calls += step
     assert calls > 10
 
 
 async def test_an_interrupted_erasure_leaves_an_open_receipt(archive: Archive) -> None:
-    place = archive.place()
+    stores = archive.stores()
     with pytest.raises(PowerCut):
         await erase_one(
-            archive.evaluation, ASKED, ErasureStores(place.bucket, _breaking(archive.stock), place.redis_records)
+            archive.evaluation, REQUEST, ErasureStores(stores.bucket, _breaking(archive.stock), stores.redis_records)
         )
     (key,) = archive.receipts()
     found = await archive.bucket.read(key)
@@ -398,47 +398,47 @@ async def test_concurrent_erasures_both_succeed(archive: Archive) -> None:
     for _ in range(2):
         archive.evaluation = Evaluation(str(uuid4()), "sandbox")
         await archive.fill()
-        other = replace(archive.place(), redis_records=RedisRecords(archive.ledger, 0.0))
-        endings = await asyncio.gather(
-            archive.erase(), erase_one(archive.evaluation, replace(ASKED, by="another"), other)
+        other = replace(archive.stores(), redis_records=RedisRecords(archive.ledger, 0.0))
+        results = await asyncio.gather(
+            archive.erase(), erase_one(archive.evaluation, replace(REQUEST, by="another"), other)
         )
-        assert all(isinstance(ending, Erased) for ending in endings), endings
-        await archive.only_a_receipt_and_the_marker_are_left(receipts=len(archive.receipts()))
+        assert all(isinstance(result, Erased) for result in results), results
+        await archive.assert_only_receipts_and_the_marker_are_left(receipts=len(archive.receipts()))
 
 
 async def test_the_receipt_lists_places_where_the_id_may_remain(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
-    place = replace(archive.place(), lists={eval_id: ("runs/sandbox/q3/0.txt.gz",)})
-    ending = await erase_one(archive.evaluation, ASKED, place)
-    assert isinstance(ending, Erased)
-    assert ending.receipt.receipt.remaining[0] == "runs/sandbox/q3/0.txt.gz"
-    assert "logs" in ending.receipt.receipt.remaining
+    stores = replace(archive.stores(), lists={eval_id: ("runs/sandbox/q3/0.txt.gz",)})
+    result = await erase_one(archive.evaluation, REQUEST, stores)
+    assert isinstance(result, Erased)
+    assert result.receipt.receipt.remaining[0] == "runs/sandbox/q3/0.txt.gz"
+    assert "logs" in result.receipt.receipt.remaining
 
 
-# Evaluations under way
+# Evaluations in flight
 
 
 async def test_the_receipt_stays_open_while_a_worker_holds_the_evaluation(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
-    await archive.ledger.accept([eval_id], SOME)
+    await archive.ledger.accept([eval_id], OPTIONS)
     (entry,) = await archive.ledger.lease([eval_id], token="a-token")
 
-    ending = await archive.erase()
+    result = await archive.erase()
 
-    assert isinstance(ending, ErasureRefused)
-    assert "a worker still has it" in ending.why
+    assert isinstance(result, ErasureRefused)
+    assert "a worker still has it" in result.why
     (key,) = archive.receipts()
     found = await archive.bucket.read(key)
     assert found
     assert json.loads(found.data)["completed_at"] is None
     await archive.ledger.complete(entry, Outcome.ARCHIVED)
     assert isinstance(await archive.erase(), Erased)
-    await archive.only_a_receipt_and_the_marker_are_left()
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 async def test_an_erasure_waits_for_a_worker_that_is_nearly_done(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
-    await archive.ledger.accept([eval_id], SOME)
+    await archive.ledger.accept([eval_id], OPTIONS)
     (entry,) = await archive.ledger.lease([eval_id], token="a-token")
     erasing = asyncio.create_task(archive.erase(patience=30.0))
     await asyncio.sleep(0.3)
@@ -449,14 +449,14 @@ async def test_an_erasure_waits_for_a_worker_that_is_nearly_done(archive: Archiv
 
 async def test_an_erasure_removes_entry_and_dead_letter_and_keeps_run_totals_consistent(archive: Archive) -> None:
     eval_id = archive.evaluation.eval_id
-    await archive.ledger.accept([eval_id], SOME)
+    await archive.ledger.accept([eval_id], OPTIONS)
     await archive.erase()
     assert await archive.ledger.locate([eval_id]) == [(None, None)]
     run = await archive.ledger.runs.get_counters("q3")
     assert (run.total, run.pending, run.outcomes[Outcome.UNCHANGED]) == (1, 0, 1)
     assert run.unchanged_outcomes[ManifestOutcome.ERASED] == 1
 
-    await archive.ledger.accept([eval_id], SOME)
+    await archive.ledger.accept([eval_id], OPTIONS)
     (entry,) = await archive.ledger.lease([eval_id], token="a-token")
     await archive.ledger.dead_letter(entry, attempts=6, failure=Failure("service_failed"))
     await archive.erase()
@@ -467,7 +467,7 @@ async def test_an_erasure_removes_entry_and_dead_letter_and_keeps_run_totals_con
 
 
 async def _hold(archive: Archive, *matters: str) -> None:
-    """Archive the evaluation anew under matters, as `legal-hold add` leaves it."""
+    """Archive another evaluation under matters, in the state that `legal-hold add` leaves."""
     archive.evaluation = Evaluation(str(uuid4()), "sandbox")
     for matter in matters:
         await create_matter(archive.bucket, matter, "case 17", "operator")
@@ -481,7 +481,7 @@ async def test_an_erasure_is_refused_under_a_matter(archive: Archive, matters: t
     await _hold(archive, *matters)
     before = archive.stock.items(archive.evaluation)
     for dry_run in (True, False):
-        refused = await archive.erase(replace(ASKED, even_if_absent=True), dry_run=dry_run)
+        refused = await archive.erase(replace(REQUEST, even_if_absent=True), dry_run=dry_run)
         assert isinstance(refused, ErasureRefused)
         assert f"under the legal hold{'s' * (len(matters) > 1)} {', '.join(matters)};" in refused.why
         assert f"legal-hold release {matters[0]}" in refused.why
@@ -489,7 +489,7 @@ async def test_an_erasure_is_refused_under_a_matter(archive: Archive, matters: t
 
     await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
     assert isinstance(await archive.erase(), Erased)
-    await archive.only_a_receipt_and_the_marker_are_left()
+    await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 @pytest.mark.parametrize("manifest", [b"damaged", None])
@@ -515,17 +515,17 @@ async def test_the_records_of_matters_decide_when_the_manifest_cannot_be_read(
     assert isinstance(await archive.erase(), Erased)
 
 
-async def test_a_matter_that_is_named_while_the_erasure_begins_wins(
+async def test_a_matter_that_is_added_while_an_erasure_begins_prevents_it(
     archive: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await _hold(archive)
     real = erasure.begin
 
-    async def overtaken(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
+    async def hold_then_begin(bucket: Bucket, receipt: Receipt) -> StoredReceipt:
         await amend(bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ("acme-v-bolt",)}))
         return await real(bucket, receipt)
 
-    monkeypatch.setattr(erasure, "begin", overtaken)
+    monkeypatch.setattr(erasure, "begin", hold_then_begin)
     before = archive.stock.items(archive.evaluation)
     for _ in range(2):
         refused = await archive.erase()
@@ -535,18 +535,18 @@ async def test_a_matter_that_is_named_while_the_erasure_begins_wins(
     assert {item.key for item in before} <= {item.key for item in archive.stock.items(archive.evaluation)}
 
     await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
-    pending = [each async for each in begin_pending(ASKED, archive.place(), ["sandbox"], dry_run=False)]
+    pending = [each async for each in begin_pending(REQUEST, archive.stores(), ["sandbox"], dry_run=False)]
     assert [type(result) for _, result in pending] == [BegunErasure]
 
 
-async def test_an_evaluation_that_is_archived_again_and_held_while_an_erasure_waits_stays(archive: Archive) -> None:
-    begun = await begin_erasure(archive.evaluation, ASKED, archive.place())
+async def test_an_evaluation_that_is_archived_again_and_held_while_an_erasure_waits_is_kept(archive: Archive) -> None:
+    begun = await begin_erasure(archive.evaluation, REQUEST, archive.stores())
     assert isinstance(begun, BegunErasure)
     await archive_documents(archive.bucket, archive.evaluation.eval_id, Outcome.ARCHIVED, documents("x", 1, 100)[:1])
     await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ("late",)}))
-    ending = await finish_erasure(begun, archive.place())
-    assert isinstance(ending, ErasureRefused)
-    assert "late" in ending.why
+    result = await finish_erasure(begun, archive.stores())
+    assert isinstance(result, ErasureRefused)
+    assert "late" in result.why
     found = await read_manifest(archive.bucket, archive.evaluation)
     assert found
     assert len(found.manifest.documents) == 1
@@ -559,9 +559,9 @@ async def test_the_receipt_lists_the_additions_to_matters_that_name_the_id(archi
     (key,) = lists[eval_id]
     assert key.startswith("holds/acme-v-bolt/additions/sandbox/")
     await amend(archive.bucket, archive.evaluation, lambda known: known.model_copy(update={"matters": ()}))
-    ending = await erase_one(archive.evaluation, ASKED, replace(archive.place(), lists=lists))
-    assert isinstance(ending, Erased)
-    assert ending.receipt.receipt.remaining[0] == key
+    result = await erase_one(archive.evaluation, REQUEST, replace(archive.stores(), lists=lists))
+    assert isinstance(result, Erased)
+    assert result.receipt.receipt.remaining[0] == key
 
 
 # Locked versions
@@ -592,11 +592,11 @@ async def test_an_erasure_is_refused_under_legal_hold(locked: S3, redis: Redis) 
         assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
         locked.client.put_object_legal_hold(**hold, LegalHold={"Status": "OFF"})
         assert isinstance(await archive.erase(), Erased)
-        await archive.only_a_receipt_and_the_marker_are_left()
+        await archive.assert_only_receipts_and_the_marker_are_left()
 
 
 @pytest.mark.parametrize(
-    ("mode", "bypass", "goes"),
+    ("mode", "bypass", "is_erased"),
     [
         ("COMPLIANCE", False, False),
         ("COMPLIANCE", True, False),
@@ -604,23 +604,23 @@ async def test_an_erasure_is_refused_under_legal_hold(locked: S3, redis: Redis) 
         ("GOVERNANCE", True, True),
     ],
 )
-async def test_retention_blocks_an_erasure(locked: S3, redis: Redis, mode: str, bypass: bool, goes: bool) -> None:  # noqa: FBT001
+async def test_retention_blocks_an_erasure(locked: S3, redis: Redis, mode: str, bypass: bool, is_erased: bool) -> None:  # noqa: FBT001
     async with open_archive_bucket(_settings(locked)) as bucket:
         until = datetime.now(UTC) + timedelta(days=30)
-        told = f"<Retention><Mode>{mode}</Mode><RetainUntilDate>{until.isoformat()}</RetainUntilDate></Retention>"
-        archive = await _locked_archive(locked, bucket, redis, {"document_front": told})
+        answer = f"<Retention><Mode>{mode}</Mode><RetainUntilDate>{until.isoformat()}</RetainUntilDate></Retention>"
+        archive = await _locked_archive(locked, bucket, redis, {"document_front": answer})
         retention = {"Mode": mode, "RetainUntilDate": until}
         locked.client.put_object_retention(**_name(locked, archive.keys[0]), Retention=retention)
         before = archive.stock.items(archive.evaluation)
 
-        ending = await archive.erase(ErasureRequest("request 4711", "operator", "a-host", bypass_governance=bypass))
+        result = await archive.erase(ErasureRequest("request 4711", "operator", "a-host", bypass_governance=bypass))
 
-        if goes:
-            assert isinstance(ending, Erased)
-            await archive.only_a_receipt_and_the_marker_are_left()
+        if is_erased:
+            assert isinstance(result, Erased)
+            await archive.assert_only_receipts_and_the_marker_are_left()
         else:
-            assert isinstance(ending, ErasureRefused)
-            assert f"({mode})" in ending.why
+            assert isinstance(result, ErasureRefused)
+            assert f"({mode})" in result.why
             assert (archive.stock.items(archive.evaluation), archive.receipts()) == (before, [])
 
 

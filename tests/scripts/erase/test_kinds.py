@@ -64,16 +64,16 @@ BEFORE, AFTER = date(2031, 11, 23), date(2031, 11, 24)
 
 
 @dataclass
-class Kept:
+class KindArchive:
     """An archive with one evaluation in it.
 
     Attributes:
-        settings: name the archive.
+        settings: settings that name the archive.
         bucket: the archive.
-        versions: the same, with its versions.
-        records: in Redis.
-        evaluation: what is erased.
-        duties: of a schedule, or None.
+        versions: the objects of the archive, with their versions.
+        records: records of evaluations in Redis.
+        evaluation: the evaluation to erase from.
+        duties: duties of a schedule; None without a schedule.
     """
 
     settings: Settings
@@ -94,7 +94,7 @@ class Kept:
         return ErasureStores(*parts, {"team": "kyc"}, duties=self.duties)
 
     async def archive(self, members: list[Member] | None = None) -> None:
-        """Archive as a worker does that does not know of erased kinds yet."""
+        """Archive like a worker that does not know of erased kinds yet."""
         eval_id = self.evaluation.eval_id
         await archive_documents(
             self.bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 100) if members is None else members
@@ -120,7 +120,7 @@ class Kept:
         return found.manifest
 
     async def kinds(self) -> list[str]:
-        """Return the kinds of held documents, each of which is there."""
+        """Return the kinds of held documents, after checking that the archive has each document."""
         held = (await self.manifest()).documents
         assert [await self.bucket.digest(each.key) for each in held] == [each.sha256 for each in held]
         return [each.kind for each in held]
@@ -134,33 +134,33 @@ class Kept:
         return [json.loads(each.data) for each in found if each]
 
 
-def open_kept(settings: Settings, bucket: Bucket, ledger: Ledger | None = None) -> Kept:
+def open_kind_archive(settings: Settings, bucket: Bucket, ledger: Ledger | None = None) -> KindArchive:
     found = open_s3_archive(settings)
     if found:
         found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
     versions = S3Versions(found) if found else LocalFiles(Path(settings.archive_url.removeprefix("file://")))
-    return Kept(settings, bucket, versions, RedisRecords(ledger, 0.0), Evaluation(str(uuid4()), "sandbox"))
+    return KindArchive(settings, bucket, versions, RedisRecords(ledger, 0.0), Evaluation(str(uuid4()), "sandbox"))
 
 
 @pytest.fixture
-async def kept(tmp_path: Path) -> Kept:
+async def kept(tmp_path: Path) -> KindArchive:
     """An archive in a folder."""
-    kept = open_kept(Settings(archive_url=(tmp_path / "archive").as_uri()), LocalBucket(tmp_path / "archive"))
+    kept = open_kind_archive(Settings(archive_url=(tmp_path / "archive").as_uri()), LocalBucket(tmp_path / "archive"))
     await kept.archive()
     return kept
 
 
 @pytest.fixture(params=["folder", "versioned"])
-async def anywhere(request: pytest.FixtureRequest, s3: S3, tmp_path: Path) -> AsyncIterator[Kept]:
+async def anywhere(request: pytest.FixtureRequest, s3: S3, tmp_path: Path) -> AsyncIterator[KindArchive]:
     """An archive in a folder, and in a bucket with versions."""
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     url = f"s3://{s3.bucket}/kept/here" if request.param == "versioned" else (tmp_path / "archive").as_uri()
     settings = Settings(archive_url=url, s3_endpoint=s3.endpoint)
     async with open_archive_bucket(settings) as bucket:
-        yield open_kept(settings, bucket)
+        yield open_kind_archive(settings, bucket)
 
 
-async def is_erased(kept: Kept) -> bool:
+async def is_erased(kept: KindArchive) -> bool:
     """Return whether the selfie, and nothing else, is erased completely."""
     manifest = await kept.manifest()
     receipts = await kept.receipts()
@@ -175,7 +175,7 @@ async def is_erased(kept: Kept) -> bool:
     )
 
 
-async def test_an_erasure_of_a_kind_removes_its_documents_and_keeps_the_rest(kept: Kept) -> None:
+async def test_an_erasure_of_a_kind_removes_its_documents_and_keeps_the_rest(kept: KindArchive) -> None:
     (selfie,) = (await kept.manifest()).documents_of(["selfie"])
 
     result = await kept.erase()
@@ -189,12 +189,12 @@ async def test_an_erasure_of_a_kind_removes_its_documents_and_keeps_the_rest(kep
     assert (gone.key, gone.size, gone.receipt) == (selfie.key, selfie.size, result.receipt.key)
     assert str(gone.started) == str(gone.due) == receipt.requested_at[:10]
     assert gone.archived_at
-    (noted,) = (await kept.manifest()).erased_kinds
-    assert (noted.receipt, noted.at) == (result.receipt.key, receipt.requested_at)
+    (recorded,) = (await kept.manifest()).erased_kinds
+    assert (recorded.receipt, recorded.at) == (result.receipt.key, receipt.requested_at)
 
 
-async def test_an_interrupted_erasure_of_a_kind_is_completed_by_the_same_request(anywhere: Kept) -> None:
-    # Calls of moto take long, so only some are tried, from a random first one.
+async def test_an_interrupted_erasure_of_a_kind_is_completed_by_the_same_request(anywhere: KindArchive) -> None:
+    # Calls of moto are slow, so only some are interrupted, from a random first one.
     step = 7 if isinstance(anywhere.versions, S3Versions) else 1
     calls, resumes = random.randrange(step), 0  # noqa: S311  # not a secret
     while True:
@@ -210,7 +210,7 @@ async def test_an_interrupted_erasure_of_a_kind_is_completed_by_the_same_request
             assert isinstance(await anywhere.erase(), Erased)
         else:
             assert all(isinstance(each, Erased) for each in await anywhere.resume())
-            # Before the receipt is written nothing has happened, and nothing is pending.
+            # Until the receipt is written, nothing has changed, and nothing is pending.
             assert isinstance(await anywhere.erase(), Erased)
         assert await is_erased(anywhere)
         calls += step
@@ -218,7 +218,7 @@ async def test_an_interrupted_erasure_of_a_kind_is_completed_by_the_same_request
     assert await is_erased(anywhere)
 
 
-async def test_an_erasure_of_a_kind_removes_all_versions_and_what_a_worker_stores_meanwhile(anywhere: Kept) -> None:
+async def test_an_erasure_of_a_kind_removes_all_versions_and_documents_stored_meanwhile(anywhere: KindArchive) -> None:
     await anywhere.archive()
     (selfie,) = (await anywhere.manifest()).documents_of(["selfie"])
     stores = anywhere.stores()
@@ -239,7 +239,7 @@ async def test_an_erasure_of_a_kind_removes_all_versions_and_what_a_worker_store
     assert {each.kind for each in (await anywhere.manifest()).disposed} == {"selfie"}
 
 
-async def test_documents_of_another_kind_with_the_same_bytes_are_erased_too(kept: Kept) -> None:
+async def test_documents_of_another_kind_with_the_same_bytes_are_erased_too(kept: KindArchive) -> None:
     kept.evaluation = Evaluation(str(uuid4()), "sandbox")
     front, _, selfie = documents(kept.evaluation.eval_id, 1, 100)
     copy = replace(selfie, name="case_attachments/1.jpg")
@@ -254,7 +254,7 @@ async def test_documents_of_another_kind_with_the_same_bytes_are_erased_too(kept
     }
 
 
-async def test_kinds_can_be_erased_one_after_the_other_and_then_the_evaluation(kept: Kept) -> None:
+async def test_kinds_can_be_erased_one_after_the_other_and_then_the_evaluation(kept: KindArchive) -> None:
     for request, left in ((SELFIES, 2), (SELFIES, 2), (FRONTS, 1)):
         assert isinstance(await kept.erase(request), Erased)
         assert len(await kept.kinds()) == left
@@ -270,7 +270,7 @@ async def test_kinds_can_be_erased_one_after_the_other_and_then_the_evaluation(k
     assert [each["kinds"] for each in await kept.receipts()] == [["selfie"], ["selfie"], ["document_front"], []]
 
 
-async def test_an_erasure_of_the_evaluation_completes_the_open_receipts_of_its_kinds(kept: Kept) -> None:
+async def test_an_erasure_of_the_evaluation_completes_the_open_receipts_of_its_kinds(kept: KindArchive) -> None:
     assert isinstance(await begin_request(kept.evaluation, SELFIES, kept.stores()), BegunErasure)
     assert isinstance(await begin_request(kept.evaluation, WHOLE, kept.stores()), BegunErasure)
     refused = await kept.erase(FRONTS)
@@ -287,7 +287,7 @@ async def test_an_erasure_of_the_evaluation_completes_the_open_receipts_of_its_k
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-async def test_a_kind_of_which_there_is_no_document_is_not_found(kept: Kept, dry_run: bool) -> None:  # noqa: FBT001
+async def test_a_kind_without_documents_is_not_found(kept: KindArchive, dry_run: bool) -> None:  # noqa: FBT001
     before = await kept.manifest()
     result = await kept.erase(replace(SELFIES, kinds=("attachment",)), dry_run=dry_run)
     assert isinstance(result, WouldErase if dry_run else NotFound)
@@ -295,7 +295,7 @@ async def test_a_kind_of_which_there_is_no_document_is_not_found(kept: Kept, dry
     assert (await kept.manifest(), await kept.receipts()) == (before, [])
 
 
-async def test_a_dry_run_of_a_kind_changes_nothing(kept: Kept) -> None:
+async def test_a_dry_run_of_a_kind_changes_nothing(kept: KindArchive) -> None:
     before = await kept.manifest()
     result = await kept.erase(dry_run=True)
     assert isinstance(result, WouldErase)
@@ -304,27 +304,27 @@ async def test_a_dry_run_of_a_kind_changes_nothing(kept: Kept) -> None:
 
 
 @pytest.mark.parametrize("is_archived", [True, False])
-async def test_even_if_absent_notes_the_kind_for_the_future(kept: Kept, is_archived: bool) -> None:  # noqa: FBT001
+async def test_even_if_absent_keeps_later_documents_of_the_kind_out(kept: KindArchive, is_archived: bool) -> None:  # noqa: FBT001
     if not is_archived:
         kept.evaluation = Evaluation(str(uuid4()), "sandbox")
     kinds = ("attachment", "selfie") if not is_archived else ("attachment",)
     assert isinstance(await kept.erase(replace(SELFIES, kinds=kinds, even_if_absent=True)), Erased)
     manifest = await kept.manifest()
     assert [each.kind for each in manifest.erased_kinds] == list(kinds)
-    assert manifest.is_provisional is not is_archived, "RiskOS is still asked for the other documents"
+    assert manifest.is_provisional is not is_archived, "the other documents are still requested from RiskOS"
 
     await kept.archive(documents(kept.evaluation.eval_id, 2, 100))
     assert ("selfie" in await kept.kinds()) is is_archived
 
 
-async def test_an_evaluation_of_the_other_environment_is_named(kept: Kept) -> None:
+async def test_an_evaluation_of_the_other_environment_is_reported(kept: KindArchive) -> None:
     kept.evaluation = Evaluation(kept.evaluation.eval_id, "production")
     result = await kept.erase()
     assert isinstance(result, NotFound)
     assert "sandbox has 4 objects" in result.why
 
 
-async def test_an_erasure_of_a_kind_is_refused_under_a_matter(kept: Kept) -> None:
+async def test_an_erasure_of_a_kind_is_refused_under_a_matter(kept: KindArchive) -> None:
     begun = await begin_request(kept.evaluation, SELFIES, kept.stores())
     assert isinstance(begun, BegunErasure)
     await amend(kept.bucket, kept.evaluation, lambda known: known.model_copy(update={"matters": ("acme-v-bolt",)}))
@@ -335,7 +335,7 @@ async def test_an_erasure_of_a_kind_is_refused_under_a_matter(kept: Kept) -> Non
 
 
 @pytest.mark.parametrize("is_named", [True, False])
-async def test_an_erasure_of_a_kind_is_refused_with_a_bundle_in_quarantine(kept: Kept, is_named: bool) -> None:  # noqa: FBT001
+async def test_an_erasure_of_a_kind_is_refused_with_a_bundle_in_quarantine(kept: KindArchive, is_named: bool) -> None:  # noqa: FBT001
     eval_id = kept.evaluation.eval_id
     if is_named:
         await archive_documents(kept.bucket, eval_id, Outcome.UNREADABLE, documents(eval_id, 1, 100))
@@ -347,7 +347,7 @@ async def test_an_erasure_of_a_kind_is_refused_with_a_bundle_in_quarantine(kept:
     assert (len(await kept.kinds()), await kept.receipts()) == (3, [])
 
 
-async def test_a_lock_stands_against_an_erasure_of_its_kind_only(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lock_prevents_only_an_erasure_of_its_kind(kept: KindArchive, monkeypatch: pytest.MonkeyPatch) -> None:
     def locks(_: object, items: list[Any], **__: object) -> str | None:
         return "locked" if any("/selfie/" in item.key for item in items) else None
 
@@ -361,7 +361,9 @@ async def test_a_lock_stands_against_an_erasure_of_its_kind_only(kept: Kept, mon
 # Workers
 
 
-async def test_the_receipt_of_a_kind_stays_open_while_a_worker_has_the_evaluation(kept: Kept, redis: Redis) -> None:
+async def test_the_receipt_of_a_kind_stays_open_while_a_worker_has_the_evaluation(
+    kept: KindArchive, redis: Redis
+) -> None:
     ledger, eval_id = Ledger(redis), kept.evaluation.eval_id
     kept.records = RedisRecords(ledger, 0.0)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
@@ -378,7 +380,9 @@ async def test_the_receipt_of_a_kind_stays_open_while_a_worker_has_the_evaluatio
     assert await ledger.locate([eval_id]) == [("queued", None)], "the rest of it is still archived"
 
 
-async def test_a_worker_whose_lease_has_ended_does_not_delay_the_erasure_of_a_kind(kept: Kept, redis: Redis) -> None:
+async def test_a_worker_whose_lease_has_ended_does_not_delay_the_erasure_of_a_kind(
+    kept: KindArchive, redis: Redis
+) -> None:
     ledger, eval_id = Ledger(redis), kept.evaluation.eval_id
     kept.records = RedisRecords(ledger, 0.0)
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
@@ -387,7 +391,7 @@ async def test_a_worker_whose_lease_has_ended_does_not_delay_the_erasure_of_a_ki
     assert isinstance(await kept.erase(), Erased)
 
 
-async def test_recorded_leftovers_of_an_erased_kind_are_swept(kept: Kept, redis: Redis) -> None:
+async def test_recorded_leftovers_of_an_erased_kind_are_swept(kept: KindArchive, redis: Redis) -> None:
     kept.records = RedisRecords(Ledger(redis), 0.0)
     await kept.erase()
     key = kept.evaluation.document_key("selfie", "a" * 64, "jpg")
@@ -406,7 +410,7 @@ async def test_recorded_leftovers_of_an_erased_kind_are_swept(kept: Kept, redis:
 # Duties to keep
 
 
-async def test_only_a_duty_to_keep_the_kind_stands_against_its_erasure(kept: Kept) -> None:
+async def test_only_a_duty_to_keep_the_kind_prevents_its_erasure(kept: KindArchive) -> None:
     kept.duties = RetentionDuties(schedule_of(MUST), BEFORE)
     result = await kept.erase()
     assert isinstance(result, ErasureRefused)
@@ -416,13 +420,13 @@ async def test_only_a_duty_to_keep_the_kind_stands_against_its_erasure(kept: Kep
 
 
 @pytest.mark.parametrize("command", ["erase --pending", "retention apply"])
-async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: Kept, command: str) -> None:
+async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: KindArchive, command: str) -> None:
     kept.duties = RetentionDuties(schedule_of(MUST), BEFORE)
     for _ in range(2):
         assert isinstance(await kept.erase(replace(SELFIES, when_allowed=True)), Waiting)
     assert isinstance(await kept.erase(replace(WHOLE, when_allowed=True)), Waiting)
     assert isinstance(await kept.erase(FRONTS), Erased), (
-        "a waiting request for the evaluation does not stand against it"
+        "a waiting request for the whole evaluation does not prevent it"
     )
     assert all(isinstance(each, Waiting) for each in await kept.resume())
 
@@ -443,8 +447,8 @@ async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: K
     assert all(each["completed_at"] for each in await kept.receipts())
 
 
-async def test_more_documents_under_a_duty_are_not_erased_when_they_come_in_the_middle(
-    kept: Kept, monkeypatch: pytest.MonkeyPatch
+async def test_documents_under_a_duty_that_are_archived_during_an_erasure_are_not_erased(
+    kept: KindArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept.duties = RetentionDuties(schedule_of({**MUST, "keep_for": "1d"}), BEFORE)
 
@@ -461,14 +465,14 @@ async def test_more_documents_under_a_duty_are_not_erased_when_they_come_in_the_
 # The command
 
 
-def test_erase_kind_leaves_an_archive_that_is_verified_and_exported(
+def test_erase_kind_leaves_an_archive_that_can_be_verified_and_exported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DOCV_ARCHIVE_URL", (tmp_path / "archive").as_uri())
     monkeypatch.setattr("scripts.archive_access.open_bucket.CLOSE_SECONDS", 0)
     monkeypatch.setattr("scripts.erase.command.wait_for_workers", AsyncMock())
-    kept = open_kept(Settings(archive_url=(tmp_path / "archive").as_uri()), LocalBucket(tmp_path / "archive"))
+    kept = open_kind_archive(Settings(archive_url=(tmp_path / "archive").as_uri()), LocalBucket(tmp_path / "archive"))
     asyncio.run(kept.archive())
     eval_id = kept.evaluation.eval_id
 
@@ -476,8 +480,11 @@ def test_erase_kind_leaves_an_archive_that_is_verified_and_exported(
         return CliRunner().invoke(main, arguments, input=given)
 
     erase = ("erase", eval_id, "--kind", "selfie", "--reason", "request 4711")
-    asked = run(*erase, given="n\n")
-    assert (asked.exit_code, "documents of the kind selfie and all their versions" in asked.stderr) == (1, True)
+    unconfirmed = run(*erase, given="n\n")
+    assert (unconfirmed.exit_code, "documents of the kind selfie and all their versions" in unconfirmed.stderr) == (
+        1,
+        True,
+    )
     finished = run(*erase, "--yes", "--json")
     assert finished.exit_code == 0, finished.output
     facts = json.loads(finished.stdout)

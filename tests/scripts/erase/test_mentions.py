@@ -26,8 +26,8 @@ def publisher(redis_url: str) -> Iterator[Publisher]:
         yield publisher
 
 
-async def everything(redis: Redis) -> str:
-    """Return all that Redis holds, messages decoded."""
+async def dump_redis(redis: Redis) -> str:
+    """Return the text of everything in Redis."""
     found = []
     async for key in redis.scan_iter("*"):
         match await redis.type(key):
@@ -79,7 +79,7 @@ async def test_ids_are_removed_from_stored_answers(redis: Redis) -> None:
     for key in ("cancelled", "taken_back"):
         await redis.zadd(f"docv:ledger:{key}", {erased: 1, other: 2})
     await remove_mentions(redis, [erased])
-    left = await everything(redis)
+    left = await dump_redis(redis)
     assert erased not in left
     assert left.count(other) == 5
     assert await redis.hget("docv:ledger:run:q3", "total") == "3"
@@ -88,8 +88,8 @@ async def test_ids_are_removed_from_stored_answers(redis: Redis) -> None:
 async def test_places_where_ids_remain_are_listed(redis: Redis, publisher: Publisher) -> None:
     erased, other = str(uuid4()), str(uuid4())
     publisher.publish(Queue.LIVE, [erased], 1)
-    taken = await redis.lpop("docv:live")
-    await redis.hset("docv:unacked", "a-tag", f'[{taken}, "", "live"]')
+    unacked = await redis.lpop("docv:live")
+    await redis.hset("docv:unacked", "a-tag", f'[{unacked}, "", "live"]')
     holds, note = Holds(redis), f"such as for {erased}"
     await holds.place_manual("default", note)
     found = await remove_mentions(redis, [erased, other])
@@ -101,12 +101,11 @@ async def test_places_where_ids_remain_are_listed(redis: Redis, publisher: Publi
 
 
 async def test_entries_of_other_evaluations_are_unchanged(redis: Redis, publisher: Publisher) -> None:
-    before = await everything(redis)
+    before = await dump_redis(redis)
     await remove_mentions(redis, [str(uuid4())])
-    assert await everything(redis) == before
+    assert await dump_redis(redis) == before
     assert await Ledger(redis).locate([str(uuid4())]) == [(None, None)]
 
 
 def _body(text: str) -> list[dict[str, Any]]:
-
     return list(json.loads(base64.b64decode(json.loads(text)["body"])))

@@ -14,15 +14,15 @@ from tasks.storage.manifest import archiver
 FILES = {"data/id/a b.jpg": b"picture", "data/id/sub/日本.txt": b"", "data/id/manifest.json": b"{}"}
 
 
-def faults(bag: Path) -> list[str]:
+def find_faults(bag: Path) -> list[str]:
     """Return the faults of a bag (RFC 8493, chapter 3)."""
     declared = (bag / "bagit.txt").read_bytes().decode()
     found = [] if declared == "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n" else ["bagit.txt"]
     payload = {path.relative_to(bag).as_posix() for path in (bag / "data").rglob("*") if path.is_file()}
-    listed = {name: digest for digest, name in lines(bag / "manifest-sha256.txt")}
+    listed = {name: digest for digest, name in read_lines(bag / "manifest-sha256.txt")}
     found += [f"{name}: listed or there, not both" for name in payload ^ set(listed)]
     tags = {path.name for path in bag.iterdir() if path.is_file()} - {"tagmanifest-sha256.txt"}
-    listed_tags = {name: digest for digest, name in lines(bag / "tagmanifest-sha256.txt")}
+    listed_tags = {name: digest for digest, name in read_lines(bag / "tagmanifest-sha256.txt")}
     found += [f"{name}: no tag file, or not listed" for name in tags ^ set(listed_tags)]
     for name, digest in (listed | listed_tags).items():
         if hashlib.sha256((bag / name).read_bytes()).hexdigest() != digest:
@@ -34,7 +34,7 @@ def faults(bag: Path) -> list[str]:
     return found
 
 
-def lines(manifest: Path) -> list[tuple[str, str]]:
+def read_lines(manifest: Path) -> list[tuple[str, str]]:
     found = [re.fullmatch(r"([0-9a-f]{64})[ \t]+(.+)", line) for line in manifest.read_text("utf-8").splitlines()]
     assert all(found)
     return [(each[1], each[2]) for each in found if each]
@@ -50,19 +50,19 @@ def bag(tmp_path: Path) -> Path:
 
 
 def test_a_bag_is_valid_and_has_its_metadata(bag: Path) -> None:
-    assert faults(bag) == []
-    told = (bag / "bag-info.txt").read_text().splitlines()
-    assert told[3:] == ["DocV-Evaluations: 1", "DocV-Missing: a: b", "DocV-Missing: c: d"]
-    assert {f"Bag-Software-Agent: {archiver()}", "Payload-Oxum: 9.3"} <= set(told)
+    assert find_faults(bag) == []
+    info = (bag / "bag-info.txt").read_text().splitlines()
+    assert info[3:] == ["DocV-Evaluations: 1", "DocV-Missing: a: b", "DocV-Missing: c: d"]
+    assert {f"Bag-Software-Agent: {archiver()}", "Payload-Oxum: 9.3"} <= set(info)
     assert {stat.S_IMODE(path.stat().st_mode) for path in bag.glob("*.txt")} == {0o600}
 
 
 @pytest.mark.parametrize("name", ["data/id/a b.jpg", "bag-info.txt"])
 def test_a_bag_is_invalid_when_a_file_was_changed(bag: Path, name: str) -> None:
     (bag / name).write_bytes(b"changed")
-    assert faults(bag)
+    assert find_faults(bag)
 
 
 def test_a_bag_is_invalid_when_a_file_was_added(bag: Path) -> None:
     (bag / "data/id/c.jpg").touch()
-    assert "data/id/c.jpg: listed or there, not both" in faults(bag)
+    assert "data/id/c.jpg: listed or there, not both" in find_faults(bag)

@@ -32,13 +32,13 @@ from tests.zips import zip_of
 FILES = {"user_uploaded/front.jpg": b"\xff\xd8\xff front", "selfie": b"\xff\xd8\xff selfie"}
 IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(3)]
 UNKNOWN = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9aff"
-# Scenarios that end without help and at once: no holds, and no delays.
+# Scenarios that end at once, without a hold or a delay.
 SERVED = [each for each in Scenario if each.family in {0x01, 0x02, 0x03, 0x08}]
 
 
 @pytest.fixture
 async def shell(tmp_path: Path) -> Shell:
-    """Make an archive with three evaluations, one of them a tombstone, without Redis and key."""
+    """Return a shell with an archive of three evaluations, one of them a tombstone, without Redis and API key."""
     bucket = LocalBucket(tmp_path / "archive")
     for eval_id in IDS[:2]:
         await archive_bundle(bucket, zip_of(FILES), Evaluation(eval_id, "sandbox"))
@@ -46,7 +46,7 @@ async def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def told(finished: Finished) -> list[dict[str, object]]:
+def parse_output(finished: Finished) -> list[dict[str, object]]:
     return [json.loads(line) for line in finished.out.splitlines()]
 
 
@@ -60,11 +60,11 @@ def listing_of(folder: Path) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(listing.read_text("utf-8-sig"), newline=""))) if listing.exists() else []
 
 
-def nothing_but(shell: Shell, *names: str) -> None:
+def assert_folder_has_only(shell: Shell, *names: str) -> None:
     assert {path.name for path in shell.folder.iterdir()} - {"archive", ".docv-archive", "ids.txt"} == set(names)
 
 
-async def test_a_person_gets_a_folder_for_each_evaluation(shell: Shell) -> None:
+async def test_an_export_has_a_folder_for_each_evaluation(shell: Shell) -> None:
     finished = await shell.run("export", *IDS, "--to", "out")
     assert finished.code == 0, finished.err
     assert [line.split()[:3] for line in finished.out.splitlines()] == [
@@ -76,7 +76,7 @@ async def test_a_person_gets_a_folder_for_each_evaluation(shell: Shell) -> None:
     assert f"{IDS[2]}: there are no documents: RiskOS deletes images of persons under 18 at once" in finished.err
     assert documents_in(shell.folder / "out" / IDS[0]) == FILES
     assert [path.name for path in (shell.folder / "out" / IDS[2]).iterdir()] == ["manifest.json"]
-    nothing_but(shell, "out")
+    assert_folder_has_only(shell, "out")
 
 
 async def test_export_and_audit_count_one_evaluation_and_one_document_in_the_singular(shell: Shell) -> None:
@@ -87,7 +87,7 @@ async def test_export_and_audit_count_one_evaluation_and_one_document_in_the_sin
     assert audited.err == "1 evaluation: 1 archived; 1 document\n"
 
 
-async def test_export_says_why_there_are_no_documents_for_every_reason(shell: Shell) -> None:
+async def test_export_prints_the_reason_when_there_are_no_documents(shell: Shell) -> None:
     for reason, evidence in (
         ("RiskOS deletes images of military IDs", (Evidence.MILITARY_ID,)),
         ("the evaluation had no DocV step", (Evidence.NO_DOCV_STEP,)),
@@ -99,13 +99,15 @@ async def test_export_says_why_there_are_no_documents_for_every_reason(shell: Sh
         assert f"{eval_id}: there are no documents: {reason}" in finished.err
 
 
-async def test_disposed_documents_are_listed_and_nothing_is_missing(shell: Shell) -> None:
+async def test_disposed_documents_are_listed_and_not_reported_as_missing(shell: Shell) -> None:
     bucket = LocalBucket(shell.folder / "archive")
     await dispose(bucket, Evaluation(IDS[0], "sandbox"), lambda document: document.kind == "selfie")
     await dispose(bucket, Evaluation(IDS[1], "sandbox"))
     finished = await shell.run("export", *IDS[:2], "--to", "out", "--strict", "--json")
     assert finished.code == 0
-    facts = [[each[name] for name in ("outcome", "complete", "documents", "disposed")] for each in told(finished)]
+    facts = [
+        [each[name] for name in ("outcome", "complete", "documents", "disposed")] for each in parse_output(finished)
+    ]
     assert facts == [["archived", True, 1, 1], ["disposed", True, 0, 2]]
     why = f"there are no documents: they were disposed of, see {CERTIFICATE}"
     assert finished.err.splitlines()[0] == f"{IDS[1]}: {why}"
@@ -134,13 +136,13 @@ async def test_a_former_revision_is_exported_without_documents_that_were_dispose
     assert [row["kind"] for row in listing_of(shell.folder / "attachments" / IDS[0])] == ["attachment"]
 
 
-async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
+async def test_json_has_a_line_for_each_evaluation(shell: Shell) -> None:
     (shell.folder / "ids.txt").write_text(f"{IDS[0]}\n{UNKNOWN}\n")
     finished = await shell.run("export", "--ids", "ids.txt", IDS[2], "--to", "out", "--json")
     assert finished.code == 1
-    nothing = {"complete": True, "documents": 0, "bytes": 0, "disposed": 0}
-    assert told(finished) == [
-        {"eval_id": IDS[2], "outcome": "no_documents", **nothing, "folder": f"out/{IDS[2]}", "problems": []},
+    no_documents = {"complete": True, "documents": 0, "bytes": 0, "disposed": 0}
+    assert parse_output(finished) == [
+        {"eval_id": IDS[2], "outcome": "no_documents", **no_documents, "folder": f"out/{IDS[2]}", "problems": []},
         {
             "eval_id": IDS[0],
             "outcome": "archived",
@@ -154,7 +156,7 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
         {
             "eval_id": UNKNOWN,
             "outcome": "missing",
-            **nothing,
+            **no_documents,
             "complete": False,
             "folder": None,
             "problems": ["it is not in the archive"],
@@ -165,28 +167,28 @@ async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("--to", "out.zip"), ("--zip", "out.zip"), ("--zip", "whatever")])
-async def test_a_zip_has_the_same_files(shell: Shell, arguments: tuple[str, ...]) -> None:
+async def test_a_zip_has_the_same_files_as_a_folder(shell: Shell, arguments: tuple[str, ...]) -> None:
     finished = await shell.run("export", *IDS, *arguments, "--json")
     assert finished.code == 0, finished.err
     top = Path(arguments[1]).stem
-    assert told(finished)[0]["folder"] == f"{top}/{IDS[0]}"
+    assert parse_output(finished)[0]["folder"] == f"{top}/{IDS[0]}"
     with zipfile.ZipFile(shell.folder / arguments[1]) as archive:
         archive.extractall(shell.folder / "unpacked")
     assert [path.name for path in (shell.folder / "unpacked").iterdir()] == [top]
     assert documents_in(shell.folder / "unpacked" / top / IDS[1]) == FILES
-    nothing_but(shell, arguments[1], "unpacked")
+    assert_folder_has_only(shell, arguments[1], "unpacked")
 
 
 @pytest.mark.needs("sha256sum")
 async def test_a_bag_can_be_checked_with_standard_tools(shell: Shell) -> None:
     finished = await shell.run("export", *IDS, "--to", "out", "--bag", "--json")
     assert finished.code == 0, finished.err
-    assert told(finished)[0]["folder"] == f"out/data/{IDS[0]}"
+    assert parse_output(finished)[0]["folder"] == f"out/data/{IDS[0]}"
     assert documents_in(shell.folder / "out" / "data" / IDS[0]) == FILES
     info = (shell.folder / "out" / "bag-info.txt").read_text()
     assert "DocV-Environment: sandbox\nDocV-Evaluations: 3\n" in info
     for manifest in ("manifest-sha256.txt", "tagmanifest-sha256.txt"):
-        subprocess.run(["sha256sum", "--strict", "-c", manifest], cwd=shell.folder / "out", check=True)  # noqa: ASYNC221, S607  # wherever it is
+        subprocess.run(["sha256sum", "--strict", "-c", manifest], cwd=shell.folder / "out", check=True)  # noqa: ASYNC221, S607  # from PATH
 
 
 async def test_a_bag_may_be_a_zip(shell: Shell) -> None:
@@ -217,11 +219,11 @@ async def test_kinds_revisions_and_documents_at_riskos_can_be_selected(shell: Sh
     assert (shell.folder / "front" / IDS[0] / "selfie (2).jpg").exists()
     refused = await shell.run("export", IDS[0], "--to", "later", "--revision", "3")
     assert (refused.code, "there is no revision 3; the current one is 2" in refused.err) == (1, True)
-    nothing_but(shell, *choices)
+    assert_folder_has_only(shell, *choices)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ((IDS[0],), "give either --to DIR or --zip FILE.zip, and not both"),
         ((IDS[0], "--to", "a", "--zip", "b.zip"), "and not both"),
@@ -234,16 +236,16 @@ async def test_kinds_revisions_and_documents_at_riskos_can_be_selected(shell: Sh
     ],
 )
 async def test_invalid_arguments_are_reported_before_anything_is_written(
-    shell: Shell, arguments: tuple[str, ...], said: str
+    shell: Shell, arguments: tuple[str, ...], message: str
 ) -> None:
     finished = await shell.run("export", *arguments)
     assert finished.code == 2
-    assert said in " ".join(finished.err.split())
+    assert message in " ".join(finished.err.split())
     assert "Traceback" not in finished.err
-    nothing_but(shell)
+    assert_folder_has_only(shell)
 
 
-async def test_the_evaluations_of_a_run_are_exported_with_the_others(shell: Shell) -> None:
+async def test_the_evaluations_of_a_run_are_exported_with_the_given_ids(shell: Shell) -> None:
     await keep_run(LocalBucket(shell.folder / "archive"), IDS[:2], "some")
     finished = await shell.run("export", IDS[0], "-", "--run", "some", "--to", "out", given=IDS[2])
     assert finished.code == 0, finished.err
@@ -257,7 +259,7 @@ async def test_nothing_is_written_when_nothing_is_archived(shell: Shell) -> None
     finished = await shell.run("export", UNKNOWN, "--to", "out")
     assert finished.code == 1
     assert "there was nothing to export" in finished.err
-    nothing_but(shell)
+    assert_folder_has_only(shell)
 
 
 async def test_a_damaged_document_does_not_stop_the_others(shell: Shell) -> None:
@@ -266,7 +268,7 @@ async def test_a_damaged_document_does_not_stop_the_others(shell: Shell) -> None
     (shell.folder / "archive" / "sandbox" / IDS[1] / "manifest.json").write_text('{"schema": 2}')
     finished = await shell.run("export", *IDS, "--to", "out", "--json")
     assert finished.code == 1
-    assert [line["problems"] for line in told(finished)] == [
+    assert [line["problems"] for line in parse_output(finished)] == [
         ["document 2 of the manifest: its bytes differ from the archived ones; it was not exported"],
         ["the manifest has a newer format (2): use a newer docv-archive"],
         [],
@@ -296,21 +298,23 @@ async def test_a_tampered_evaluation_is_incomplete_and_the_bag_names_the_missing
 
 
 @pytest.mark.parametrize("target", ["out", "out.zip"])
-@pytest.mark.parametrize("lacks", ["document", "evaluation", "line"])
-async def test_strict_writes_nothing_unless_every_document_is_there(shell: Shell, target: str, lacks: str) -> None:
-    others = {"document": (), "evaluation": (UNKNOWN,), "line": ("--ids", "ids.txt")}[lacks]
+@pytest.mark.parametrize("missing_part", ["document", "evaluation", "line"])
+async def test_strict_writes_nothing_when_the_export_would_be_incomplete(
+    shell: Shell, target: str, missing_part: str
+) -> None:
+    others = {"document": (), "evaluation": (UNKNOWN,), "line": ("--ids", "ids.txt")}[missing_part]
     (shell.folder / "ids.txt").write_text(f"{IDS[1]}\nnot-an-id\n")
-    if lacks == "document":
+    if missing_part == "document":
         tamper(shell, IDS[0])
     finished = await shell.run("export", *IDS, *others, "--to", target, "--strict")
     assert finished.code == 1
     assert "1 missing or changed, so nothing was exported (--strict)" in finished.err
-    nothing_but(shell)
+    assert_folder_has_only(shell)
 
 
 async def test_strict_writes_a_complete_export(shell: Shell) -> None:
     assert (await shell.run("export", *IDS, "--to", "out", "--strict")).code == 0
-    nothing_but(shell, "out")
+    assert_folder_has_only(shell, "out")
 
 
 async def test_an_export_removes_and_reports_the_leftovers_of_a_killed_one(shell: Shell) -> None:
@@ -326,10 +330,10 @@ async def test_an_export_removes_and_reports_the_leftovers_of_a_killed_one(shell
     await finish(process)
     finished = await shell.run("export", IDS[0], "--to", "third")
     assert f"removed {leftover.name}, opened documents that a killed export left behind" in finished.err
-    nothing_but(shell, "second", "third")
+    assert_folder_has_only(shell, "second", "third")
 
 
-async def test_a_full_disk_is_reported_in_one_sentence_and_nothing_is_left(shell: Shell) -> None:
+async def test_a_failed_write_is_reported_in_one_sentence_and_nothing_is_left(shell: Shell) -> None:
     await archive_bundle(LocalBucket(shell.folder / "archive"), zip_of({"large.bin": bytes(100_000)}), EVALUATION)
     command = f"ulimit -f 20; exec {sys.executable} -m scripts.cli export {EVALUATION.eval_id} --to out"
     pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE, "stderr": asyncio.subprocess.PIPE}
@@ -338,7 +342,7 @@ async def test_a_full_disk_is_reported_in_one_sentence_and_nothing_is_left(shell
     assert stopped.code == 3
     assert "out cannot be written: File too large" in stopped.err
     assert "Traceback" not in stopped.err
-    nothing_but(shell)
+    assert_folder_has_only(shell)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -346,7 +350,7 @@ async def test_a_stopped_export_leaves_nothing_incomplete(shell: Shell, number: 
     bucket = LocalBucket(shell.folder / "archive")
     for content in (b"first", b"second"):
         await archive_bundle(bucket, zip_of({f"{content!r}.txt": content}), EVALUATION)
-    # A document that never arrives: a pipe cannot be opened until a writer opens it, too.
+    # This document never arrives, because opening a pipe waits until a writer opens it, too.
     stuck = next((shell.folder / "archive" / "sandbox" / IDS[1] / "selfie").iterdir())
     stuck.unlink()
     os.mkfifo(stuck)
@@ -359,32 +363,32 @@ async def test_a_stopped_export_leaves_nothing_incomplete(shell: Shell, number: 
     assert stopped.code == 130
     assert "The partial export was removed" in stopped.err
     assert "Traceback" not in stopped.err
-    nothing_but(shell)
+    assert_folder_has_only(shell)
 
 
 async def test_documents_are_exported_byte_for_byte_from_a_folder_and_from_s3(tmp_path: Path, s3: S3) -> None:
     eval_ids = [eval_id_for(scenario, 7) for scenario in SERVED]
     shell = Shell(tmp_path, {"DOCV_API_KEY": KEY, "DOCV_RATE": "200", "DOCV_ATTEMPTS": "2", "DOCV_RETRY_SECONDS": "1"})
     (tmp_path / "ids.txt").write_text("\n".join(eval_ids))
-    places = {
+    settings_of = {
         "folder": {},
         "s3": {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc", "DOCV_S3_ENDPOINT": s3.endpoint},
     }
     async with await start_simulator(SimulatorOptions(api_key=KEY, image_bytes=3_000)) as riskos:
-        for settings in places.values():
-            ran = Shell(tmp_path, {**shell.settings, **settings, "DOCV_RISKOS_URL": riskos.url})
-            assert (await ran.run("run", "ids.txt", "--json")).code == 1  # some are unreadable
-    for place, settings in places.items():
-        finished = await Shell(tmp_path, settings).run("export", "--ids", "ids.txt", "--to", place, "--json")
+        for settings in settings_of.values():
+            runner = Shell(tmp_path, {**shell.settings, **settings, "DOCV_RISKOS_URL": riskos.url})
+            assert (await runner.run("run", "ids.txt", "--json")).code == 1  # some are unreadable
+    for folder, settings in settings_of.items():
+        finished = await Shell(tmp_path, settings).run("export", "--ids", "ids.txt", "--to", folder, "--json")
         assert finished.code == 0, finished.err
-        outcomes = {line["eval_id"]: line["outcome"] for line in told(finished)}
+        outcomes = {line["eval_id"]: line["outcome"] for line in parse_output(finished)}
         assert outcomes == {eval_id: expected_outcome(scenario_of(eval_id)).value for eval_id in eval_ids}
         for eval_id in eval_ids:
-            check_export(tmp_path / place / eval_id, eval_id)
+            check_export(tmp_path / folder / eval_id, eval_id)
 
 
 def check_export(folder: Path, eval_id: str) -> None:
-    """Compare with the bundle as the standard library reads it."""
+    """Compare an export with the bundle, as the standard library reads it."""
     if expected_outcome(scenario_of(eval_id)) is not Outcome.ARCHIVED:
         assert (folder / "manifest.json").exists()
         return

@@ -23,9 +23,9 @@ DEVICES = {
 }
 
 
-def given_out(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
-    giving = UniqueNames(("manifest.json", "names.csv"))
-    return [giving.give(name, *content) for name in names]
+def make_unique(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
+    unique_names = UniqueNames(("manifest.json", "names.csv"))
+    return [unique_names.give(name, *content) for name in names]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def given_out(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
     ],
 )
 def test_the_safe_part_of_a_name_is_kept(name: str, safe: str) -> None:
-    assert given_out(name) == [safe]
+    assert make_unique(name) == [safe]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_the_safe_part_of_a_name_is_kept(name: str, safe: str) -> None:
     ],
 )
 def test_a_file_has_the_extension_of_its_content(name: str, content: tuple[str, str], safe: str) -> None:
-    assert given_out(name, content=content) == [safe]
+    assert make_unique(name, content=content) == [safe]
 
 
 @pytest.mark.parametrize(
@@ -109,8 +109,8 @@ def test_a_file_has_the_extension_of_its_content(name: str, content: tuple[str, 
         (("x/a.jpg", "X/A.jpg"), ["x/a.jpg", "X/A (2).jpg"]),
     ],
 )
-def test_no_two_files_are_the_same_on_any_disk(names: tuple[str, ...], safe: list[str]) -> None:
-    assert given_out(*names) == safe
+def test_file_names_are_distinct_on_any_file_system(names: tuple[str, ...], safe: list[str]) -> None:
+    assert make_unique(*names) == safe
 
 
 ODD = st.text(st.sampled_from('./\\ :%ACONconaé\u0301ßI\u0130\u202e\0\n-=~*"()2jpg\uef80\U0001f600'), max_size=20)
@@ -119,7 +119,7 @@ ODD = st.text(st.sampled_from('./\\ :%ACONconaé\u0301ßI\u0130\u202e\0\n-=~*"()
 @given(st.lists(ODD | st.text(max_size=80), max_size=12))
 @example(["Å", "A\u030a", "\u212b"])
 def test_files_are_distinct_and_safe_for_any_names(names: list[str]) -> None:
-    found = given_out(*names)
+    found = make_unique(*names)
     folded = [unicodedata.normalize("NFKD", path).casefold() for path in found]
     assert len(set(folded)) == len(found)
     folders = {path.rpartition("/")[0] for path in folded}

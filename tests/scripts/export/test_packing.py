@@ -19,7 +19,7 @@ def test_every_file_is_in_the_zip_and_no_longer_in_the_folder(tmp_path: Path) ->
     with zipfile.ZipFile(tmp_path / "packed") as archive:
         assert {name.removeprefix("cases/"): archive.read(name) for name in archive.namelist()} == files
         assert all(name.startswith("cases/") for name in archive.namelist())
-    # Our own reader is stricter than the standard one.
+    # The reader of docv-archive is stricter than that of the standard library.
     found = unpack((tmp_path / "packed").read_bytes(), Limits())
     assert {member.name.removeprefix("cases/"): bytes(member.data) for member in found.members} == files
     assert [path for path in (tmp_path / "tree").rglob("*") if path.is_file()] == []
@@ -27,7 +27,7 @@ def test_every_file_is_in_the_zip_and_no_longer_in_the_folder(tmp_path: Path) ->
 
 
 def test_a_large_export_is_a_zip64(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)  # four gigabytes would take a while
+    monkeypatch.setattr(zipfile, "ZIP64_LIMIT", 100)  # instead of 4 GiB, which would be slow
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "large").write_bytes(bytes(1000))
     pack(tmp_path / "tree", tmp_path / "packed", "cases")

@@ -47,14 +47,14 @@ def test_a_disk_that_cannot_be_written_is_reported_in_one_sentence(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("there", ["file", "folder", "link"])
-def test_an_existing_file_is_never_overwritten(tmp_path: Path, there: str) -> None:
+@pytest.mark.parametrize("existing", ["file", "folder", "link"])
+def test_an_existing_file_is_never_overwritten(tmp_path: Path, existing: str) -> None:
     target = tmp_path / "out"
     with staging_folder(target) as folder:
         for name in ("tree", "packed"):
             (folder / name).mkdir() if name == "tree" else (folder / name).touch()
         check_target_absent(target)
-        match there:
+        match existing:
             case "file":
                 target.write_text("mine")
             case "folder":
@@ -82,8 +82,8 @@ def test_a_leftover_is_reported_when_it_cannot_be_removed(
     monkeypatch.setattr("fcntl.flock", flock)
     with staging_folder(tmp_path / "out"):
         pass
-    told = capsys.readouterr().err
-    assert ".docv-export-0.part may hold opened documents of a killed export and cannot be removed: No locks" in told
+    err = capsys.readouterr().err
+    assert ".docv-export-0.part may hold opened documents of a killed export and cannot be removed: No locks" in err
     assert (tmp_path / ".docv-export-0.part").is_dir()
     assert (tmp_path / "elsewhere").is_dir()
 
@@ -101,7 +101,7 @@ def test_only_the_owner_may_read_an_export(tmp_path: Path) -> None:
     assert modes == [0o700, 0o700, 0o600]
 
 
-def test_files_come_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_files_are_listed_before_folders_and_in_the_order_of_their_names(tmp_path: Path) -> None:
     for name in ("b/2", "a/1", "c", "b/1"):
         make_folders((tmp_path / name).parent)
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""The arguments of a command line: which are read, which are refused, and how they are shown."""
+"""Arguments of a command line are read as IDs or files, and invalid ones are reported safely."""
 
 import io
 from pathlib import Path
@@ -23,7 +23,7 @@ def test_arguments_may_be_ids_and_files_of_any_format(tmp_path: Path) -> None:
     assert read_ids([str(tmp_path / "ids.csv"), ONE]).eval_ids == (TWO, ONE)
 
 
-def test_a_file_of_windows_is_read(tmp_path: Path) -> None:
+def test_a_windows_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     (tmp_path / "ids.txt").write_bytes(b"\xef\xbb\xbf" + f"{ONE}\r\n{TWO}".encode())
     assert read_ids([str(tmp_path / "ids.txt")]).eval_ids == (ONE, TWO)
 

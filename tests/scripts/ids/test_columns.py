@@ -23,7 +23,7 @@ def test_choose_lists_the_columns_when_the_choice_is_ambiguous(rows: list[list[s
         choose(["a", "b"], rows, None)
 
 
-def test_choose_looks_at_the_cells_when_two_names_are_known() -> None:
+def test_choose_picks_the_column_with_ids_when_two_names_are_known() -> None:
     assert choose(["eval_id", "evaluation_id"], [["1", str(uuid4())]], None) == 1
 
 

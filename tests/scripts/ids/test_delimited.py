@@ -118,7 +118,7 @@ def test_find_layout_raises_bad_source_when_no_row_can_be_read() -> None:
     end=st.sampled_from(["\n", "\r\n"]),
     header=st.integers(0, 1),
 )
-def test_csv_of_the_standard_library_is_read_back(
+def test_csv_written_by_the_standard_library_is_read_back(
     rows: list[tuple[str, str, str]], delimiter: str, quoting: int, end: str, header: int
 ) -> None:
     file = io.StringIO(newline="")

@@ -1,4 +1,4 @@
-"""An error about a source names it completely, and safely for a terminal."""
+"""An error about a source contains its full name, escaped for a terminal."""
 
 import pickle
 
@@ -19,4 +19,4 @@ def test_bad_source_escapes_control_characters() -> None:
 def test_bad_source_is_a_usage_error_and_can_be_pickled() -> None:
     error = BadSource("it is binary", "ids.csv")
     assert explain(error) == ("ids.csv: it is binary", USAGE)
-    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # we have made it ourselves
+    assert str(pickle.loads(pickle.dumps(error))) == str(error)  # noqa: S301  # pickled by this test

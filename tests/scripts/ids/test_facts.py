@@ -1,4 +1,4 @@
-"""Evidence in a list besides the IDs, in every format."""
+"""Evidence columns of a list are read in every format."""
 
 import io
 from datetime import UTC, datetime, timedelta, timezone
@@ -36,14 +36,14 @@ FACTS = {
 }
 
 
-def read(content: str | bytes, folder: Path, facts: FactColumns = BY_NAME, **how: Any) -> Gathered:
+def read(content: str | bytes, folder: Path, facts: FactColumns = BY_NAME, **overrides: Any) -> Gathered:
     (folder / "list").write_bytes(content if isinstance(content, bytes) else content.encode())
-    options: dict[str, Any] = {"column": None, "limit": None, "sample": None} | how
+    options: dict[str, Any] = {"column": None, "limit": None, "sample": None} | overrides
     settings = Settings(state_dir=folder / "state")
     return gather(str(folder / "list"), rejects=folder / "rejects.csv", settings=settings, facts=facts, **options)
 
 
-def known(gathered: Gathered) -> dict[str, EvaluationFacts]:
+def facts_by_id(gathered: Gathered) -> dict[str, EvaluationFacts]:
     with gathered:
         return dict(zip(gathered.ids, gathered.ids.facts(), strict=True))
 
@@ -61,28 +61,30 @@ def csv_of(names: str, codes: str = ",") -> str:
 def test_fact_columns_of_a_csv_are_found_by_name(tmp_path: Path, names: str, codes: str) -> None:
     gathered = read(csv_of(names, codes), tmp_path, FactColumns(event_at="at", by_name=True))
     assert (gathered.explained, gathered.bad_times, gathered.ids.has_facts) == (3, 1, True)
-    assert known(gathered) == FACTS
+    assert facts_by_id(gathered) == FACTS
 
 
 def test_reason_codes_may_be_separated_by_semicolons_or_be_an_array(tmp_path: Path) -> None:
     for codes in ("I100;R844", '["I100", "R844"]', "{I100,R844}", "I100\tR844"):
         quoted = codes.replace('"', '""')
-        assert known(read(f'eval_id,reason_codes\n{IDS[0]},"{quoted}"\n', tmp_path)) == {
+        assert facts_by_id(read(f'eval_id,reason_codes\n{IDS[0]},"{quoted}"\n', tmp_path)) == {
             IDS[0]: EvaluationFacts((MINOR,))
         }
-    assert known(read(f"eval_id,reason_codes\n{IDS[0]},R8440 XR844\n", tmp_path)) == {IDS[0]: EvaluationFacts()}
+    assert facts_by_id(read(f"eval_id,reason_codes\n{IDS[0]},R8440 XR844\n", tmp_path)) == {IDS[0]: EvaluationFacts()}
 
 
 def test_fact_columns_can_be_requested_by_name_or_number(tmp_path: Path) -> None:
     columns = FactColumns(document_type="Type of ID", reason_codes="3", event_at="4")
-    assert known(read(csv_of("id;Type of ID;c;d"), tmp_path, columns)) == FACTS
-    some = known(read(csv_of("id;document_type;reason_codes;d"), tmp_path, FactColumns(reason_codes="reason_codes")))
+    assert facts_by_id(read(csv_of("id;Type of ID;c;d"), tmp_path, columns)) == FACTS
+    some = facts_by_id(
+        read(csv_of("id;document_type;reason_codes;d"), tmp_path, FactColumns(reason_codes="reason_codes"))
+    )
     assert [facts.evidence for facts in some.values()] == [(), (MINOR,), (MINOR,), ()]
 
 
 def test_fact_columns_have_numbers_in_a_csv_without_a_header(tmp_path: Path) -> None:
     without = csv_of("").lstrip()
-    assert known(read(without, tmp_path, FactColumns("2", "3", "4"))) == FACTS
+    assert facts_by_id(read(without, tmp_path, FactColumns("2", "3", "4"))) == FACTS
     with read(without, tmp_path) as gathered:
         assert gathered.explained is None
 
@@ -91,7 +93,7 @@ def test_explained_is_none_without_fact_columns(tmp_path: Path) -> None:
     for content in ("\n".join(IDS), f"eval_id,name\n{IDS[0]},Military\n", f'{{"eval_id": "{IDS[0]}", "a": "R844"}}\n'):
         gathered = read(content, tmp_path)
         assert (gathered.explained, gathered.ids.has_facts) == (None, False)
-        assert set(known(gathered).values()) == {EvaluationFacts()}
+        assert set(facts_by_id(gathered).values()) == {EvaluationFacts()}
     with read(csv_of("eval_id;document_type;reason_codes;at"), tmp_path, FactColumns()) as gathered:
         assert gathered.explained is None
 
@@ -134,7 +136,7 @@ def test_facts_are_read_from_json_lines_with_optional_keys(tmp_path: Path) -> No
         lines.append(orjson.dumps({name: each for name, each in value.items() if each}).decode())
     plain = [f'{{"eval_id": "{UUID(int=number)}"}}' for number in range(200)]
     text = "\n".join([*plain, *lines, f'"{IDS[4]}"'])
-    found = known(read(text, tmp_path, FactColumns(event_at="at", by_name=True)))
+    found = facts_by_id(read(text, tmp_path, FactColumns(event_at="at", by_name=True)))
     assert {eval_id: found[eval_id] for eval_id in FACTS} == FACTS
     assert found[IDS[4]] == EvaluationFacts()
 
@@ -149,13 +151,13 @@ def test_nested_fact_columns_can_be_requested(tmp_path: Path, kind: str) -> None
     if kind == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), file)
     columns = FactColumns(document_type="data.type", reason_codes="data.codes", event_at="data.at")
-    assert known(read(file.getvalue(), tmp_path, columns)) == FACTS
+    assert facts_by_id(read(file.getvalue(), tmp_path, columns)) == FACTS
 
 
 @pytest.mark.parametrize("value", ["R844", ["I1", "R844"], "I1, R844", '["R844"]'])
 def test_reason_codes_in_json_are_a_list_or_a_text(tmp_path: Path, value: Any) -> None:
     line = orjson.dumps({"eval_id": IDS[0], "reason_codes": value, "document_type": ["Military"]})
-    assert known(read(line, tmp_path)) == {IDS[0]: EvaluationFacts((MINOR,))}
+    assert facts_by_id(read(line, tmp_path)) == {IDS[0]: EvaluationFacts((MINOR,))}
 
 
 def test_facts_are_read_from_texts_lists_objects_and_times_in_parquet(tmp_path: Path) -> None:
@@ -172,8 +174,8 @@ def test_facts_are_read_from_texts_lists_objects_and_times_in_parquet(tmp_path: 
     parquet.write_table(pyarrow.table(table), file)
     gathered = read(file.getvalue(), tmp_path, FactColumns(event_at="at", by_name=True))
     assert gathered.bad_times == 0
-    assert known(gathered) == FACTS
-    assert list(known(read(file.getvalue(), tmp_path, FactColumns(event_at="at")))) == IDS[:4]
+    assert facts_by_id(gathered) == FACTS
+    assert list(facts_by_id(read(file.getvalue(), tmp_path, FactColumns(event_at="at")))) == IDS[:4]
 
 
 def test_facts_of_repeated_ids_are_merged(tmp_path: Path) -> None:
@@ -187,14 +189,14 @@ def test_facts_of_repeated_ids_are_merged(tmp_path: Path) -> None:
     text = "\n".join(["eval_id,reason_code,at", *rows])
     gathered = read(text, tmp_path, FactColumns(event_at="at", by_name=True))
     assert (gathered.repeated, gathered.explained) == (3, 2)
-    assert known(gathered) == dict.fromkeys(IDS[:2], EvaluationFacts((MINOR,), NOON))
+    assert facts_by_id(gathered) == dict.fromkeys(IDS[:2], EvaluationFacts((MINOR,), NOON))
 
 
 def test_a_limit_and_a_sample_keep_the_facts(tmp_path: Path) -> None:
     text = csv_of("eval_id;document_type;reason_codes;at")
     columns = FactColumns(event_at="at", by_name=True)
-    assert known(read(text, tmp_path, columns, limit=2)) == {eval_id: FACTS[eval_id] for eval_id in IDS[:2]}
-    sample = known(read(text, tmp_path, columns, sample=2))
+    assert facts_by_id(read(text, tmp_path, columns, limit=2)) == {eval_id: FACTS[eval_id] for eval_id in IDS[:2]}
+    sample = facts_by_id(read(text, tmp_path, columns, sample=2))
     assert sample == {eval_id: FACTS[eval_id] for eval_id in sample}
 
 

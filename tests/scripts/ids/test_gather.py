@@ -1,4 +1,4 @@
-"""A list of any length is prepared."""
+"""IDs are gathered from lists of any length."""
 
 import csv
 import gzip
@@ -21,10 +21,10 @@ def rejects(tmp_path: Path) -> Path:
     return tmp_path / "rejects.csv"
 
 
-def _gather(content: str | bytes, rejects: Path, settings: Settings, **how: Any) -> Gathered:
+def _gather(content: str | bytes, rejects: Path, settings: Settings, **overrides: Any) -> Gathered:
     source = rejects.with_name("list")
     source.write_bytes(content if isinstance(content, bytes) else content.encode())
-    options = {"column": None, "limit": None, "sample": None} | how
+    options = {"column": None, "limit": None, "sample": None} | overrides
     return gather(str(source), rejects=rejects, settings=settings, **options)
 
 
@@ -101,7 +101,7 @@ def test_gather_names_the_rejects_when_all_lines_are_bad(rejects: Path, settings
 
 
 def test_rejects_are_kept_when_the_list_cannot_be_opened(rejects: Path, settings: Settings) -> None:
-    rejects.write_text("of an earlier time")
+    rejects.write_text("from an earlier run")
     with pytest.raises(BadSource, match="No such file"):
         gather("no-such-file", column=None, limit=None, sample=None, rejects=rejects, settings=settings)
     assert rejects.exists()

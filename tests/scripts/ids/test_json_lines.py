@@ -53,7 +53,7 @@ def test_nested_keys_are_found_down_to_the_depth_limit() -> None:
 
 
 def test_read_json_lines_gives_each_bad_line_its_reason(eval_id: str) -> None:
-    given = [
+    lines = [
         f'{{"eval_id": " {eval_id} "}}\n',
         f'"{eval_id}"\n',
         "\n",
@@ -64,7 +64,7 @@ def test_read_json_lines_gives_each_bad_line_its_reason(eval_id: str) -> None:
         "nonsense\n",
         '{"eval_id": "' + "x" * LONGEST,
     ]
-    read = dict(read_json_lines(enumerate(given, 1), "eval_id"))
+    read = dict(read_json_lines(enumerate(lines, 1), "eval_id"))
     assert [read[1], read[2], read[4], read[5]] == [eval_id, eval_id, "", ""]
     assert 3 not in read
     assert {number: each.why for number, each in read.items() if isinstance(each, BadCandidate)} == {

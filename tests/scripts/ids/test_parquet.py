@@ -17,9 +17,9 @@ from scripts.ids.parquet import read_parquet
 ONE, TWO = str(uuid4()), str(uuid4())
 
 
-def _read(columns: dict[str, Any], column: str | None = None, **how: Any) -> list[tuple[int, str | BadCandidate]]:
+def _read(columns: dict[str, Any], column: str | None = None, **options: Any) -> list[tuple[int, str | BadCandidate]]:
     file = io.BytesIO()
-    pq.write_table(pa.table(columns), file, **how)
+    pq.write_table(pa.table(columns), file, **options)
     return list(read_parquet(file, column))
 
 
@@ -35,7 +35,7 @@ def test_a_uuid_may_be_16_bytes() -> None:
     assert _read({"eval_id": pa.array(values, pa.uuid())}) == [(1, ONE), (2, TWO)]
 
 
-def test_a_null_is_an_empty_text_and_a_number_a_bad_candidate() -> None:
+def test_a_null_is_read_as_empty_text_and_a_number_as_a_bad_candidate() -> None:
     assert _read({"eval_id": [None, ONE, ""]}) == [(1, ""), (2, ONE), (3, "")]
     assert _read({"eval_id": [5]}) == [(1, BadCandidate("<int>", "it is not text"))]
 

@@ -36,7 +36,7 @@ def test_rejects_escapes_formulas(tmp_path: Path, text: str) -> None:
 
 def test_rejects_removes_an_earlier_file_when_no_line_is_bad(tmp_path: Path) -> None:
     path = tmp_path / "rejects.csv"
-    path.write_text("of an earlier time")
+    path.write_text("from an earlier run")
     with Rejects(path) as rejects:
         assert rejects.path is None
     assert not path.exists()
@@ -52,7 +52,7 @@ def test_rejects_replaces_a_link_and_does_not_follow_it(tmp_path: Path) -> None:
 
 
 def test_rejects_raises_service_unavailable_when_the_path_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("no folder")
+    (tmp_path / "file").write_text("not a folder")
     with (
         pytest.raises(ServiceUnavailable, match="the invalid lines cannot be written there: Not a directory"),
         Rejects(tmp_path / "file" / "rejects.csv"),

@@ -1,4 +1,4 @@
-"""Lists in S3, and every error of reading one."""
+"""Lists are downloaded from S3, and each failure has its own error."""
 
 import io
 import socket
@@ -16,8 +16,8 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import SettingsError
 
 
-class _Answer(BaseHTTPRequestHandler):
-    """Answers with the status that is the first part of the path: the bucket."""
+class _StatusHandler(BaseHTTPRequestHandler):
+    """Answer with the status in the first part of the path, which is the bucket."""
 
     def do_HEAD(self) -> None:
         self.send_response(int(self.path[1:4]))
@@ -33,7 +33,7 @@ class _Answer(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def status_server() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), _Answer) as server:
+    with HTTPServer(("127.0.0.1", 0), _StatusHandler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -42,8 +42,8 @@ def status_server() -> Iterator[str]:
 
 
 @pytest.fixture
-def unused() -> Iterator[str]:
-    """URL of a port at which nothing listens."""
+def closed_port_url() -> Iterator[str]:
+    """URL of a port that nothing listens on."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
@@ -80,11 +80,11 @@ def test_download_raises_service_unavailable_when_s3_fails(s3: S3, status_server
         download("s3://501/ids.csv", status_server, io.BytesIO(), None)
 
 
-def test_download_raises_service_unavailable_when_s3_does_not_answer(s3: S3, unused: str) -> None:
+def test_download_raises_service_unavailable_when_s3_does_not_answer(s3: S3, closed_port_url: str) -> None:
     with pytest.raises(
         ServiceUnavailable, match=r"127\.0\.0\.1 does not answer .*; check DOCV_S3_ENDPOINT and the network"
     ):
-        download("s3://bucket/ids.csv", unused, io.BytesIO(), None)
+        download("s3://bucket/ids.csv", closed_port_url, io.BytesIO(), None)
 
 
 def test_download_raises_settings_error_without_credentials(
@@ -98,7 +98,7 @@ def test_download_raises_settings_error_without_credentials(
         download("s3://bucket/ids.csv", s3.endpoint, io.BytesIO(), None)
 
 
-def test_a_full_disk_is_told(s3: S3, tmp_path: Path) -> None:
+def test_download_raises_service_unavailable_when_the_disk_is_full(s3: S3, tmp_path: Path) -> None:
     s3.client.put_object(Bucket=s3.bucket, Key="ids.csv", Body=b"in one piece")
     with (
         Path("/dev/full").open("wb", buffering=0) as full,

@@ -33,7 +33,7 @@ def test_scratch_file_has_no_name(tmp_path: Path) -> None:
     assert file.closed
 
 
-def test_a_full_disk_is_told() -> None:
+def test_translate_disk_errors_raises_service_unavailable_when_the_disk_is_full() -> None:
     with (
         pytest.raises(ServiceUnavailable, match="the disk of DOCV_STATE_DIR is full"),
         translate_disk_errors(None),

@@ -1,4 +1,4 @@
-"""A list of IDs in any format and at any place."""
+"""Lists of IDs are read in any format and from any source."""
 
 import gzip
 import io
@@ -176,7 +176,7 @@ def test_a_truncated_gzip_list_raises_bad_source(tmp_path: Path) -> None:
         assert sum(1 for _ in candidates) == 0
 
 
-def test_an_error_of_the_reader_is_not_translated(tmp_path: Path) -> None:
+def test_an_error_in_the_calling_code_is_not_translated(tmp_path: Path) -> None:
     (tmp_path / "list").write_bytes(FORMATS["text"])
 
     def read_and_fail() -> None:

@@ -41,12 +41,12 @@ def piped(tmp_path: Path) -> Callable[[bytes], Path]:
 
 
 @pytest.mark.parametrize("size", [0, 1, HEAD, HEAD + 1, 3 * HEAD])
-def test_a_stream_is_whole_after_its_head_was_read(tmp_path: Path, size: int) -> None:
+def test_a_stream_is_complete_after_its_head_was_read(tmp_path: Path, size: int) -> None:
     (tmp_path / "list").write_bytes(CONTENT[:size])
     assert _read(tmp_path / "list") == CONTENT[:size]
 
 
-def test_gzip_with_several_members_is_unpacked_whatever_the_name(tmp_path: Path) -> None:
+def test_gzip_with_several_members_is_unpacked_whatever_the_file_name(tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_bytes(gzip.compress(CONTENT[:1000]) + gzip.compress(CONTENT[1000:]))
     assert _read(tmp_path / "list.csv") == CONTENT
 
@@ -107,7 +107,7 @@ def test_a_file_without_permission_raises_bad_source(tmp_path: Path) -> None:
     (tmp_path / "list").write_text("x")
     (tmp_path / "list").chmod(0)
     if os.access(tmp_path / "list", os.R_OK):
-        pytest.skip("whoever runs this may read everything")
+        pytest.skip("this user can read every file")
     with pytest.raises(BadSource, match="it cannot be read: Permission denied"):
         _read(tmp_path / "list")
 

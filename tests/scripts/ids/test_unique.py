@@ -25,45 +25,45 @@ def _unique(eval_ids: Iterable[str], folder: Path | None = None) -> UniqueIds:
 
 
 def _many(count: int) -> list[str]:
-    """Return IDs with a common prefix, as UUIDv7 have it; every third is repeated."""
-    rng = random.Random(1)  # noqa: S311  # no secret
+    """Return IDs with a common prefix, like those of UUIDv7. Many of them are repeated."""
+    rng = random.Random(1)  # noqa: S311  # not a secret
     return [f"01890000-0000-7000-8000-{rng.randrange(count // 3 * 2):012x}" for _ in range(count)]
 
 
 @given(st.lists(st.integers(0, 40), max_size=200))
 def test_unique_ids_keep_the_first_of_each_in_order(numbers: list[int]) -> None:
-    given = [str(UUID(int=number << 64 | number)) for number in numbers]
-    with _unique(given) as ids:
-        assert list(ids) == list(dict.fromkeys(given))
-        assert len(ids) + ids.repeated == len(given)
+    eval_ids = [str(UUID(int=number << 64 | number)) for number in numbers]
+    with _unique(eval_ids) as ids:
+        assert list(ids) == list(dict.fromkeys(eval_ids))
+        assert len(ids) + ids.repeated == len(eval_ids)
 
 
 def test_many_unique_ids_keep_the_first_of_each_in_order(tmp_path: Path) -> None:
-    given = _many(200_001)
-    with _unique(given, tmp_path) as ids:
-        assert list(ids) == list(dict.fromkeys(given))
-        assert ids.repeated == len(given) - len(ids) > 1000
+    eval_ids = _many(200_001)
+    with _unique(eval_ids, tmp_path) as ids:
+        assert list(ids) == list(dict.fromkeys(eval_ids))
+        assert ids.repeated == len(eval_ids) - len(ids) > 1000
 
 
 def test_the_fingerprint_covers_the_values_in_order(tmp_path: Path) -> None:
-    given = _many(70_000)
-    values = b"".join(UUID(each).bytes for each in dict.fromkeys(given))
-    with _unique(given, tmp_path) as ids, _unique(given[::-1], tmp_path) as others:
+    eval_ids = _many(70_000)
+    values = b"".join(UUID(each).bytes for each in dict.fromkeys(eval_ids))
+    with _unique(eval_ids, tmp_path) as ids, _unique(eval_ids[::-1], tmp_path) as others:
         assert ids.fingerprint == hashlib.sha256(values).hexdigest() != others.fingerprint
 
 
 def test_facts_of_repeated_ids_are_merged_when_they_are_spooled(tmp_path: Path) -> None:
-    rng, given = random.Random(2), _many(100_000)  # noqa: S311  # no secret
+    rng, eval_ids = random.Random(2), _many(100_000)  # noqa: S311  # not a secret
     choices = [EvaluationFacts(), EvaluationFacts((Evidence.UNDER_AGE,)), EvaluationFacts((Evidence.MILITARY_ID,), 5.5)]
-    # The first facts come late, and most repeated IDs far behind their first line.
-    facts = [rng.choice(choices) if number > 40_000 else choices[0] for number in range(len(given))]
+    # The first facts come late, and most IDs are repeated far behind their first line.
+    facts = [rng.choice(choices) if number > 40_000 else choices[0] for number in range(len(eval_ids))]
     expected: dict[str, EvaluationFacts] = {}
-    for eval_id, each in zip(given, facts, strict=True):
+    for eval_id, each in zip(eval_ids, facts, strict=True):
         before = expected.get(eval_id, EvaluationFacts())
         evidence = tuple(sorted({*before.evidence, *each.evidence}))
         expected[eval_id] = EvaluationFacts(evidence, before.event_at or each.event_at)
     with Deduplicator(tmp_path) as deduplicator:
-        for eval_id, each in zip(given, facts, strict=True):
+        for eval_id, each in zip(eval_ids, facts, strict=True):
             deduplicator.add(eval_id, each)
         ids = deduplicator.finish()
     with ids:
@@ -72,8 +72,8 @@ def test_facts_of_repeated_ids_are_merged_when_they_are_spooled(tmp_path: Path) 
 
 
 def test_unique_ids_can_be_iterated_several_times_at_once() -> None:
-    given = [str(uuid4()) for _ in range(25)]
-    with _unique(given) as ids:
+    eval_ids = [str(uuid4()) for _ in range(25)]
+    with _unique(eval_ids) as ids:
         assert [len(chunk) for chunk in ids.chunks(10)] == [10, 10, 5]
         assert [pair for pair in zip(ids.chunks(1), ids, strict=True) if pair[0] != [pair[1]]] == []
 
@@ -101,6 +101,6 @@ def test_memory_is_bounded_when_the_list_is_long(tmp_path: Path) -> None:
     try:
         with _unique((str(UUID(int=number)) for number in range(100_000)), tmp_path) as ids:
             assert len(ids) == 100_000
-        assert tracemalloc.get_traced_memory()[1] < 8 << 20  # a set of them would take 15 MB
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20  # a set of these IDs would take 15 MB
     finally:
         tracemalloc.stop()

@@ -39,13 +39,13 @@ class PowerCut(Exception):
 
 
 class CutOff:
-    """Wraps an object, and ends the process at the nth call of all wrappers that share the countdown."""
+    """A wrapper that simulates a crash at the nth call of all wrappers that share its countdown."""
 
-    def __init__(self, behind: Any, countdown: Iterator[int]) -> None:
-        self._behind, self._countdown = behind, countdown
+    def __init__(self, wrapped: Any, countdown: Iterator[int]) -> None:
+        self._wrapped, self._countdown = wrapped, countdown
 
     def __getattr__(self, name: str) -> Any:
-        method = getattr(self._behind, name)
+        method = getattr(self._wrapped, name)
         if not callable(method):
             return method
 
@@ -86,7 +86,7 @@ class HoldArchive:
         """Run a command in this process."""
         return CliRunner().invoke(main, arguments, input=given)
 
-    def run_well(self, *arguments: str, given: str = "") -> Result:
+    def run_ok(self, *arguments: str, given: str = "") -> Result:
         """Run a command that has to succeed."""
         result = self.run(*arguments, given=given)
         assert result.exit_code == 0, (result.output, result.exception)
@@ -99,7 +99,7 @@ class HoldArchive:
         return eval_id
 
     def erase(self, eval_id: str) -> ErasureResult:
-        """Erase an evaluation to which no worker can write."""
+        """Erase an evaluation that no worker can write to."""
         versions: ObjectVersions = LocalFiles(Path("archive"))
         if found := open_s3_archive(self.settings):
             found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
@@ -129,18 +129,18 @@ class HoldArchive:
         return asyncio.run(read())
 
     def statuses(self, eval_id: str) -> set[str]:
-        """Return the statuses of S3's legal hold of all versions of an evaluation; in a folder, none."""
+        """Return the statuses of S3's legal holds on all versions of an evaluation; nothing in a folder."""
         found = open_s3_archive(self.settings)
         if found is None or self.s3 is None:
             return set()
         statuses = set()
         for item in S3Versions(found).items(Evaluation(eval_id, "sandbox")):
-            which = {"Bucket": self.s3.bucket, "Key": found.prefix + item.key, "VersionId": item.version}
-            statuses.add(self.s3.client.get_object_legal_hold(**which)["LegalHold"].get("Status", "NONE"))
+            version = {"Bucket": self.s3.bucket, "Key": found.prefix + item.key, "VersionId": item.version}
+            statuses.add(self.s3.client.get_object_legal_hold(**version)["LegalHold"].get("Status", "NONE"))
         return statuses
 
     def is_held(self, eval_id: str, *matters: str) -> bool:
-        """Return whether an evaluation is wholly under these matters, and under no other one."""
+        """Return whether all of an evaluation is under these matters, and under no other one."""
         wanted = ({"ON"} if matters else {"OFF"}) if self.s3 else set()
         return self.matters(eval_id) == matters and self.statuses(eval_id) == wanted
 
@@ -166,10 +166,10 @@ def locked(s3: S3) -> S3:
 
 
 def open_holds(url: str, s3: S3 | None, monkeypatch: pytest.MonkeyPatch) -> HoldArchive:
-    """Return the archive at a URL, which commands in this process use, too."""
+    """Return the archive at a URL, and make commands in this process use it."""
     monkeypatch.setenv("DOCV_ARCHIVE_URL", url)
     monkeypatch.setenv("DOCV_ACTOR", "operator")
-    # This process does not end after a command.
+    # The pause protects a process that ends after its command, but this process goes on.
     monkeypatch.setattr("scripts.archive_access.open_bucket.CLOSE_SECONDS", 0)
     if s3:
         monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)

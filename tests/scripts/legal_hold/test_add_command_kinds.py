@@ -32,24 +32,24 @@ def fill(held: HoldArchive) -> str:
     eval_id = str(uuid4())
     asyncio.run(archive(held.bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 100)))
     for matter in (M, OTHER):
-        held.run_well("legal-hold", "create", matter, "--reason", "case 17")
+        held.run_ok("legal-hold", "create", matter, "--reason", "case 17")
     return eval_id
 
 
-def held_parts(held: HoldArchive, eval_id: str) -> set[str]:
-    """Return the folders, or names, of the objects under S3's legal hold."""
+def list_held_parts(held: HoldArchive, eval_id: str) -> set[str]:
+    """Return the folders, or the names if they are in no folder, of the objects under S3's legal hold."""
     found, parts = open_s3_archive(held.settings), set()
     assert found
     assert held.s3
     for item in S3Versions(found).items(Evaluation(eval_id, "sandbox")):
-        which = {"Bucket": held.s3.bucket, "Key": found.prefix + item.key, "VersionId": item.version}
-        if held.s3.client.get_object_legal_hold(**which)["LegalHold"].get("Status") == "ON":
+        version = {"Bucket": held.s3.bucket, "Key": found.prefix + item.key, "VersionId": item.version}
+        if held.s3.client.get_object_legal_hold(**version)["LegalHold"].get("Status") == "ON":
             parts.add(item.key.split("/")[2])
     return parts
 
 
 def erase(held: HoldArchive, eval_id: str, *kinds: str) -> ErasureResult:
-    async def both_steps() -> ErasureResult:
+    async def begin_and_finish() -> ErasureResult:
         stores = ErasureStores(held.bucket, versions, RedisRecords(None))
         request = ErasureRequest("request 4711", "operator", "a-host", kinds=kinds)
         begun = await begin_request(Evaluation(eval_id, "sandbox"), request, stores)
@@ -60,19 +60,19 @@ def erase(held: HoldArchive, eval_id: str, *kinds: str) -> ErasureResult:
         found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
     root = held.settings.archive_url.removeprefix("file://")
     versions = S3Versions(found) if found else LocalFiles(Path(root))
-    return asyncio.run(both_steps())
+    return asyncio.run(begin_and_finish())
 
 
 def test_only_documents_of_the_kind_are_held_and_the_others_can_be_erased(held: HoldArchive) -> None:
     eval_id = fill(held)
-    facts = json.loads(held.run_well("legal-hold", "add", M, eval_id, *SELFIE, "--json").stdout)
+    facts = json.loads(held.run_ok("legal-hold", "add", M, eval_id, *SELFIE, "--json").stdout)
     assert (facts["state"], facts["matters"]) == ("held", [M])
     manifest = held.manifest(eval_id)
     assert manifest
     assert (manifest.matters, manifest.matter_kinds) == ((M,), {M: ("selfie",)})
     assert [each.kinds for each in held.additions(M)] == [("selfie",)]
     if held.s3:
-        assert held_parts(held, eval_id) == {"selfie", "manifest.json", "revisions"}
+        assert list_held_parts(held, eval_id) == {"selfie", "manifest.json", "revisions"}
 
     for kinds in (("selfie",), ("document_front", "selfie"), ()):
         refused = erase(held, eval_id, *kinds)
@@ -80,17 +80,17 @@ def test_only_documents_of_the_kind_are_held_and_the_others_can_be_erased(held: 
         assert "it is under the legal hold acme-v-bolt" in refused.why
     assert isinstance(erase(held, eval_id, "document_front"), Erased)
 
-    held.run_well("legal-hold", "release", M, "--reason", "settled")
+    held.run_ok("legal-hold", "release", M, "--reason", "settled")
     manifest = held.manifest(eval_id)
     assert manifest
     assert (manifest.matters, manifest.matter_kinds) == ((), {})
     if held.s3:
-        assert held_parts(held, eval_id) == set()
+        assert list_held_parts(held, eval_id) == set()
     assert isinstance(erase(held, eval_id, "selfie"), Erased)
-    held.run_well("verify", "-", "--grace", "0", given=eval_id)
+    held.run_ok("verify", "-", "--grace", "0", given=eval_id)
 
 
-def test_what_is_added_later_comes_on_top(folder: HoldArchive) -> None:
+def test_a_later_addition_extends_the_held_kinds(folder: HoldArchive) -> None:
     eval_id = fill(folder)
     add = ("legal-hold", "add", M, eval_id)
     for arguments, limits in (
@@ -100,30 +100,30 @@ def test_what_is_added_later_comes_on_top(folder: HoldArchive) -> None:
         ((), {}),
         (SELFIE, {}),
     ):
-        folder.run_well(*add, *arguments)
+        folder.run_ok(*add, *arguments)
         manifest = folder.manifest(eval_id)
         assert manifest
         assert (manifest.matters, manifest.matter_kinds) == ((M,), limits)
     assert [each.kinds for each in folder.additions(M)] == [("selfie",), ("document_front",), ()]
-    assert ", only selfie" in folder.run_well("legal-hold", "show", M).stdout
-    assert json.loads(folder.run_well("legal-hold", "show", M, "--json").stdout)["additions"][0]["kinds"] == ["selfie"]
+    assert ", only selfie" in folder.run_ok("legal-hold", "show", M).stdout
+    assert json.loads(folder.run_ok("legal-hold", "show", M, "--json").stdout)["additions"][0]["kinds"] == ["selfie"]
 
 
 @pytest.mark.parametrize("first", [M, OTHER])
-def test_the_rest_is_free_when_the_other_matter_is_released(bucket: HoldArchive, first: str) -> None:
+def test_a_release_frees_only_documents_that_no_other_matter_covers(bucket: HoldArchive, first: str) -> None:
     eval_id = fill(bucket)
-    bucket.run_well("legal-hold", "add", M, eval_id, *SELFIE)
-    bucket.run_well("legal-hold", "add", OTHER, eval_id)
+    bucket.run_ok("legal-hold", "add", M, eval_id, *SELFIE)
+    bucket.run_ok("legal-hold", "add", OTHER, eval_id)
     everything = {"selfie", "document_front", "document_back", "manifest.json", "revisions"}
-    assert held_parts(bucket, eval_id) == everything
-    bucket.run_well("legal-hold", "release", first, "--reason", "settled")
+    assert list_held_parts(bucket, eval_id) == everything
+    bucket.run_ok("legal-hold", "release", first, "--reason", "settled")
     left = {"selfie", "manifest.json", "revisions"} if first == OTHER else everything
-    assert held_parts(bucket, eval_id) == left
+    assert list_held_parts(bucket, eval_id) == left
 
 
-def test_the_schedule_goes_on_for_documents_of_other_kinds(folder: HoldArchive) -> None:
+def test_documents_of_other_kinds_still_become_due(folder: HoldArchive) -> None:
     eval_id = fill(folder)
-    folder.run_well("legal-hold", "add", M, eval_id, *SELFIE)
+    folder.run_ok("legal-hold", "add", M, eval_id, *SELFIE)
     manifest = folder.manifest(eval_id)
     assert manifest
     assessed = assess(schedule_of({"keep_for": "1y", "clock": "archived"}), manifest, {}, date(2999, 1, 1))
@@ -137,7 +137,7 @@ def test_the_schedule_goes_on_for_documents_of_other_kinds(folder: HoldArchive) 
 
 def test_a_later_document_is_held_only_if_its_kind_is(folder: HoldArchive) -> None:
     eval_id = fill(folder)
-    folder.run_well("legal-hold", "add", M, eval_id, *SELFIE)
+    folder.run_ok("legal-hold", "add", M, eval_id, *SELFIE)
     asyncio.run(archive(folder.bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 2, 100)))
     manifest = folder.manifest(eval_id)
     assert manifest

@@ -1,4 +1,4 @@
-"""`legal-hold release` frees what is under no other matter, and keeps the rest held until it is complete."""
+"""`legal-hold release` frees evaluations that no other matter holds. If it is interrupted, the rest stays held."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from tests.scripts.legal_hold.conftest import HoldArchive, PowerCut
 
 
 def hold(held: HoldArchive, matter: str, *eval_ids: str) -> None:
-    held.run_well("legal-hold", "create", matter, "--reason", "case 17")
-    held.run_well("legal-hold", "add", matter, *eval_ids)
+    held.run_ok("legal-hold", "create", matter, "--reason", "case 17")
+    held.run_ok("legal-hold", "add", matter, *eval_ids)
 
 
 def release(matter: str) -> tuple[str, ...]:
@@ -29,14 +29,14 @@ def test_an_evaluation_is_free_when_all_of_its_matters_are_released(held: HoldAr
     hold(held, "two", both)
     assert held.is_held(both, "one", "two")
 
-    result = held.run_well(*release("one"))
+    result = held.run_ok(*release("one"))
     assert "matter one is released: 2 evaluations, 1 of them still under another matter" in result.stdout
     assert held.is_held(only)
     assert held.is_held(both, "two")
     record = held.record("one")
     assert (record.state, record.released_by, record.release_reason) == (MatterState.RELEASED, "counsel", "settled")
 
-    result = held.run_well(*release("two"), "--json")
+    result = held.run_ok(*release("two"), "--json")
     facts = json.loads(result.stdout)
     assert (facts["eval_id"], facts["environment"], facts["state"], facts["matters"]) == (
         both,
@@ -46,14 +46,14 @@ def test_an_evaluation_is_free_when_all_of_its_matters_are_released(held: HoldAr
     )
     assert (facts["versions"] > 5) == (held.s3 is not None)
     assert held.is_held(both)
-    held.run_well("verify", "-", "--grace", "0", given=f"{only}\n{both}")
+    held.run_ok("verify", "-", "--grace", "0", given=f"{only}\n{both}")
 
 
-def test_release_again_keeps_the_first_reason(folder: HoldArchive) -> None:
+def test_a_second_release_keeps_the_first_reason(folder: HoldArchive) -> None:
     hold(folder, "one", folder.fill())
-    folder.run_well(*release("one"))
+    folder.run_ok(*release("one"))
     before = folder.record("one")
-    folder.run_well("legal-hold", "release", "one", "--reason", "another")
+    folder.run_ok("legal-hold", "release", "one", "--reason", "another")
     assert folder.record("one") == before
 
 
@@ -61,7 +61,7 @@ def test_release_covers_both_environments(folder: HoldArchive, monkeypatch: pyte
     eval_id = folder.fill()
     hold(folder, "one", eval_id)
     monkeypatch.setenv("DOCV_ENVIRONMENT", "production")
-    folder.run_well(*release("one"))
+    folder.run_ok(*release("one"))
     assert folder.matters(eval_id) == ()
 
 
@@ -70,7 +70,7 @@ def test_a_matter_that_does_not_exist_is_a_usage_error(folder: HoldArchive) -> N
     assert (result.exit_code, "matter one does not exist" in result.stderr) == (2, True)
 
 
-def test_a_matter_stays_unreleased_until_every_evaluation_could_be_released(folder: HoldArchive) -> None:
+def test_a_matter_is_released_only_when_all_of_its_evaluations_are_released(folder: HoldArchive) -> None:
     good, damaged = folder.fill(), folder.fill()
     hold(folder, "one", good, damaged)
     path = Path("archive", Evaluation(damaged, "sandbox").manifest_key)
@@ -85,13 +85,13 @@ def test_a_matter_stays_unreleased_until_every_evaluation_could_be_released(fold
     assert folder.matters(good) == ()
     assert folder.record("one").state is MatterState.RELEASING
     path.write_bytes(manifest)
-    folder.run_well(*release("one"))
+    folder.run_ok(*release("one"))
     assert folder.matters(damaged) == ()
     assert folder.record("one").state is MatterState.RELEASED
 
 
 @pytest.mark.parametrize("other", ["added", "released"])
-def test_s3_holds_as_the_manifest_says_when_another_machine_changes_it_during_a_release(
+def test_s3_holds_match_the_manifest_when_another_machine_changes_it_during_a_release(
     bucket: HoldArchive, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     eval_id = bucket.fill()
@@ -100,14 +100,14 @@ def test_s3_holds_as_the_manifest_says_when_another_machine_changes_it_during_a_
         hold(bucket, "two", eval_id)
     real = holder.hold_all
 
-    def overtaken(s3: S3Archive, evaluation: Evaluation, status: str) -> int:
+    def change_then_hold_all(s3: S3Archive, evaluation: Evaluation, status: str) -> int:
         monkeypatch.setattr(holder, "hold_all", real)
         another = holder.Holder(bucket.bucket, s3, "two")
         asyncio.run((another.hold if other == "added" else another.release)(evaluation))
         return real(s3, evaluation, status)
 
-    monkeypatch.setattr(holder, "hold_all", overtaken)
-    bucket.run_well(*release("one"))
+    monkeypatch.setattr(holder, "hold_all", change_then_hold_all)
+    bucket.run_ok(*release("one"))
     assert bucket.is_held(eval_id, *(["two"] if other == "added" else []))
 
 
@@ -126,7 +126,7 @@ def test_two_machines_may_release_the_same_matter_at_once(held: HoldArchive) -> 
 
 
 def test_the_same_command_completes_a_release_that_was_killed_at_any_call(held: HoldArchive) -> None:
-    # Calls of moto take long, so only some are tried, from a random first one.
+    # Calls of moto are slow, so only some are interrupted, from a random first one.
     step = 16 if held.s3 else 1
     calls = random.randrange(step)  # noqa: S311  # not a secret
     while True:
@@ -134,7 +134,7 @@ def test_the_same_command_completes_a_release_that_was_killed_at_any_call(held: 
         hold(held, matter, *ids)
         held.cut_off("release_command", calls)
         killed = held.run(*release(matter))
-        # What the command did not reach is wholly held, and the matter is not released.
+        # Evaluations that the command did not reach are still held completely, and the matter is not released.
         for eval_id in ids:
             if held.matters(eval_id) == (matter,):
                 assert "OFF" not in held.statuses(eval_id)
@@ -143,9 +143,9 @@ def test_the_same_command_completes_a_release_that_was_killed_at_any_call(held: 
         assert isinstance(killed.exception, PowerCut)
         assert held.record(matter).state is not MatterState.RELEASED
         held.cut_off("release_command", -1)
-        held.run_well(*release(matter))
+        held.run_ok(*release(matter))
         assert all(held.is_held(eval_id) for eval_id in ids)
         assert held.record(matter).state is MatterState.RELEASED
         calls += step
     assert calls > 10
-    held.run_well("verify", "-", "--grace", "0", given="\n".join(ids))
+    held.run_ok("verify", "-", "--grace", "0", given="\n".join(ids))

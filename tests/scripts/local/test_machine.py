@@ -1,4 +1,4 @@
-"""The worker of `run` and `backfill`: checks of the machine before it starts, and the progress until it has started."""
+"""`run` and `backfill` check the machine before they start a worker, and show progress until it has started."""
 
 import shutil
 import sys
@@ -19,7 +19,7 @@ from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
 
 
-def test_no_worker_starts_if_the_archives_file_system_is_not_what_it_needs(
+def test_no_worker_starts_if_the_disk_of_the_archive_is_full(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis_url: str
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=0))
@@ -28,7 +28,7 @@ def test_no_worker_starts_if_the_archives_file_system_is_not_what_it_needs(
         pytest.fail("a worker started")
 
 
-async def test_a_run_says_that_its_worker_starts_however_long_that_takes(
+async def test_a_run_reports_that_its_worker_is_starting_until_the_first_heartbeat(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, redis: Redis, redis_url: str, eval_id: str
 ) -> None:
     slow = tmp_path / "python"

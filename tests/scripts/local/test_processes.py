@@ -1,4 +1,4 @@
-"""Redis and a worker beside a command name a disk of DOCV_STATE_DIR that is full or read-only, whenever that is."""
+"""The Redis and the worker of a command report a full or read-only disk of DOCV_STATE_DIR, at start or later."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ _BLOCK = bytes(1 << 16)
 
 
 def mount(*arguments: str | Path) -> bool:
-    """Mount a disk in memory; return whether this user may."""
+    """Mount a disk in memory; return whether this user was allowed to."""
     return subprocess.run(["/bin/mount", *arguments], capture_output=True, check=False).returncode == 0
 
 
@@ -43,16 +43,16 @@ def fill(disk: Path) -> None:
             while file.write(_BLOCK):
                 pass
         except OSError as error:
-            assert "No space left" in str(error)  # noqa: PT017  # it is how the loop ends
+            assert "No space left" in str(error)  # noqa: PT017  # the loop always ends like this
 
 
-def test_a_full_disk_is_named_when_redis_starts(disk: Path) -> None:
+def test_a_full_disk_is_reported_when_redis_starts(disk: Path) -> None:
     fill(disk)
     with pytest.raises(EmbeddedError, match=f"the embedded Redis does not start: {FULL}"):
         local_redis(Settings(state_dir=disk / "state")).__enter__()
 
 
-def test_a_read_only_disk_is_named(disk: Path) -> None:
+def test_a_read_only_disk_is_reported_when_redis_starts(disk: Path) -> None:
     assert mount("-o", "remount,ro", disk)
     with pytest.raises(EmbeddedError, match="the disk of DOCV_STATE_DIR is read-only; mount it read-write"):
         local_redis(Settings(state_dir=disk / "state")).__enter__()
@@ -66,7 +66,7 @@ async def _write_until_refused(disk: Path) -> None:
                 pass
 
 
-async def test_a_disk_that_fills_up_under_the_embedded_redis_is_named(disk: Path) -> None:
+async def test_a_disk_that_fills_up_while_the_embedded_redis_runs_is_reported(disk: Path) -> None:
     with pytest.raises(EmbeddedError, match=FULL):
         await _write_until_refused(disk)
 
@@ -77,9 +77,7 @@ def _keep_alive(worker: LocalWorker) -> None:
         time.sleep(0.01)
 
 
-def test_a_worker_that_dies_again_and_again_on_a_full_disk_is_told_with_that(
-    disk: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_that_keeps_dying_is_reported_with_the_full_disk(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(disk)
     monkeypatch.setattr(sys, "executable", "/bin/false")
     monkeypatch.setattr(processes, "_MOST_STARTS", 2)

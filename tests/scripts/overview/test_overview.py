@@ -41,13 +41,13 @@ def run(pending: int, parked: int = 0, last_due: float = 0.0) -> RunCounters:
     ],
     ids=["the rate", "slower workers", "faster workers", "a hold", "nine parked", "only parked ones"],
 )
-def test_the_time_left_is_that_of_the_slowest_of_rate_workers_and_parked_evaluations(
+def test_the_time_left_is_set_by_the_slowest_of_rate_workers_and_parked_evaluations(
     known: Overview, counters: RunCounters, seconds: float
 ) -> None:
     assert known.seconds_left(counters) == seconds
 
 
-async def test_a_young_run_is_as_fast_as_it_was_until_now_and_any_other_as_fast_as_earlier_ones(
+async def test_the_speed_of_a_run_in_progress_replaces_the_saved_speed_of_earlier_runs(
     redis: Redis,
 ) -> None:
     eval_ids = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(12)]

@@ -1,4 +1,4 @@
-"""The outcomes of evaluations come from the archive, and those that are not archived from the ledger."""
+"""A row comes from the manifest of its evaluation, or from the ledger if there is no manifest."""
 
 import hashlib
 from pathlib import Path
@@ -31,7 +31,7 @@ def ledger(redis: Redis) -> Ledger:
 
 
 async def archive(bucket: LocalBucket, outcome: Outcome, *sizes: int, unreadable: tuple[str, ...] = ()) -> str:
-    """Commit a manifest; its last document is superseded."""
+    """Commit a manifest. Its last document is superseded."""
     evaluation = Evaluation(str(uuid4()), "sandbox")
     documents = tuple(
         DocumentRecord(
@@ -68,27 +68,31 @@ async def archive(bucket: LocalBucket, outcome: Outcome, *sizes: int, unreadable
     return evaluation.eval_id
 
 
-async def told(bucket: LocalBucket, ledger: Ledger, *eval_ids: str) -> list[EvaluationRow]:
+async def read_rows(bucket: LocalBucket, ledger: Ledger, *eval_ids: str) -> list[EvaluationRow]:
     return [row async for some in report_rows(bucket, "sandbox", ledger, eval_ids) for row in some]
 
 
-async def test_what_is_archived_is_told_by_its_manifest(bucket: LocalBucket, ledger: Ledger, tmp_path: Path) -> None:
+async def test_the_row_of_an_archived_evaluation_comes_from_its_manifest(
+    bucket: LocalBucket, ledger: Ledger, tmp_path: Path
+) -> None:
     eval_id = await archive(bucket, Outcome.ARCHIVED, 100, 20, 999)
     key = f"sandbox/{eval_id}/manifest.json"
     sha256 = hashlib.sha256((tmp_path / key).read_bytes()).hexdigest()
-    (row,) = await told(bucket, ledger, eval_id)
+    (row,) = await read_rows(bucket, ledger, eval_id)
     assert row == EvaluationRow(
         eval_id, "archived", 3, 1119, key, sha256, "2026-11-23T04:00:00.000Z", at_source=SourceStatus.UNKNOWN
     )
     assert row.is_ok
 
 
-async def test_what_could_not_be_read_says_why(bucket: LocalBucket, ledger: Ledger) -> None:
-    (row,) = await told(bucket, ledger, await archive(bucket, Outcome.UNREADABLE, unreadable=("wrong_crc",)))
+async def test_the_row_of_an_unreadable_evaluation_has_its_cause(bucket: LocalBucket, ledger: Ledger) -> None:
+    (row,) = await read_rows(bucket, ledger, await archive(bucket, Outcome.UNREADABLE, unreadable=("wrong_crc",)))
     assert (row.outcome, row.cause, row.is_ok) == ("unreadable", "wrong_crc", False)
 
 
-async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBucket, ledger: Ledger) -> None:
+async def test_the_row_of_an_evaluation_without_a_manifest_has_its_ledger_state(
+    bucket: LocalBucket, ledger: Ledger
+) -> None:
     ids = [str(uuid4()) for _ in range(5)]
     queued, leased, parked, dead, unknown = ids
     await ledger.accept(ids[:-1], EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q3")))
@@ -96,7 +100,7 @@ async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBuck
     await ledger.retry_later(entries[parked], wait=60, attempts=1, failure=Failure("service_failed"))
     await ledger.dead_letter(entries[dead], attempts=6, failure=Failure("bundle_too_large"))
 
-    found = {row.eval_id: (row.outcome, row.cause) for row in await told(bucket, ledger, *ids)}
+    found = {row.eval_id: (row.outcome, row.cause) for row in await read_rows(bucket, ledger, *ids)}
 
     assert found == {
         queued: ("missing", "queued"),
@@ -107,17 +111,21 @@ async def test_what_has_no_manifest_is_told_by_where_it_stands(bucket: LocalBuck
     }
 
 
-async def test_a_manifest_that_is_none_is_told_and_stops_nothing(bucket: LocalBucket, ledger: Ledger) -> None:
+async def test_an_invalid_manifest_is_reported_and_does_not_stop_the_other_rows(
+    bucket: LocalBucket, ledger: Ledger
+) -> None:
     good, bad = await archive(bucket, Outcome.NO_DOCUMENTS), Evaluation(str(uuid4()), "sandbox")
     await bucket.replace(bad.manifest_key, b"nonsense", ObjectAttributes("application/json"), None)
-    first, second = await told(bucket, ledger, bad.eval_id, good)
+    first, second = await read_rows(bucket, ledger, bad.eval_id, good)
     assert (first.outcome, first.cause, first.is_ok) == ("missing", "alarming_object", False)
     assert (second.outcome, second.is_ok) == ("no_documents", True)
 
 
-async def test_what_a_cancelled_run_did_not_ask_is_cancelled(bucket: LocalBucket, ledger: Ledger) -> None:
-    there, waits, unknown = await archive(bucket, Outcome.ARCHIVED, 100, 20), str(uuid4()), str(uuid4())
-    await ledger.accept([waits], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
-    rows = report_rows(bucket, "sandbox", ledger, [there, waits, unknown], is_cancelled=True)
+async def test_evaluations_that_a_cancelled_run_never_requested_are_cancelled(
+    bucket: LocalBucket, ledger: Ledger
+) -> None:
+    archived, queued, unknown = await archive(bucket, Outcome.ARCHIVED, 100, 20), str(uuid4()), str(uuid4())
+    await ledger.accept([queued], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
+    rows = report_rows(bucket, "sandbox", ledger, [archived, queued, unknown], is_cancelled=True)
     found = [(row.outcome, row.cause, row.is_ok) async for some in rows for row in some]
     assert found == [("archived", None, True), ("missing", "queued", False), ("cancelled", None, False)]

@@ -13,7 +13,7 @@ from tests.zips import zip_of
 
 FILES = {"front.jpg": b"front" * 99, "back.jpg": b"back" * 99}
 WHOLE, FORGED, GARBAGE, HEALED, NEVER = sorted(eval_ids(5))
-"""A bundle that can be read now, leniently, not at all; one that was archived since; one that was never refused."""
+"""In this order: readable now, readable leniently, unreadable, archived since then, and never refused."""
 
 
 def evaluation(eval_id: str) -> Evaluation:

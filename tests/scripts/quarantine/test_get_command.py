@@ -34,9 +34,9 @@ async def test_get_copies_bundles_as_riskos_sent_them(shell: Shell) -> None:
     paths = {path_of(WHOLE, zip_of(FILES)): zip_of(FILES), path_of(GARBAGE, garbage(FILES)): garbage(FILES)}
     assert (finished.code, finished.out.splitlines()) == (0, list(paths))
     assert finished.err == "out: 2 bundles\n"
-    made = {path.relative_to(shell.folder / "out").as_posix(): path for path in (shell.folder / "out").glob("*/*")}
-    assert {name: path.read_bytes() for name, path in made.items()} == paths
-    assert {path.stat().st_mode & 0o777 for path in made.values()} == {0o600}
+    copies = {path.relative_to(shell.folder / "out").as_posix(): path for path in (shell.folder / "out").glob("*/*")}
+    assert {name: path.read_bytes() for name, path in copies.items()} == paths
+    assert {path.stat().st_mode & 0o777 for path in copies.values()} == {0o600}
 
 
 async def test_get_opens_a_sealed_bundle_only_with_its_key(shell: Shell, bucket: LocalBucket) -> None:
@@ -59,7 +59,7 @@ async def test_get_keeps_no_copy_of_a_damaged_bundle(shell: Shell) -> None:
     assert [path.suffix for path in (shell.folder / "out").rglob("*") if path.is_file()] == [".zip"]
 
 
-async def test_get_creates_no_folder_when_it_exists_or_no_bundle_matches(shell: Shell) -> None:
+async def test_get_writes_nothing_when_the_folder_exists_or_no_bundle_matches(shell: Shell) -> None:
     finished = await shell.run("quarantine", "get", NEVER, "--to", "out")
     assert (finished.code, (shell.folder / "out").exists()) == (1, False)
     assert f"{NEVER}: it has no bundle in quarantine" in finished.err

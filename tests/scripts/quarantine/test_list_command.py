@@ -25,7 +25,7 @@ def shell(bucket: LocalBucket, tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-async def listed(shell: Shell, *arguments: str) -> list[str]:
+async def list_ids(shell: Shell, *arguments: str) -> list[str]:
     finished = await shell.run("quarantine", "list", "--json", *arguments)
     assert (finished.code, finished.err) == (0, "")
     return [json.loads(line)["eval_id"] for line in finished.out.splitlines()]
@@ -48,17 +48,17 @@ async def test_list_prints_the_facts_of_each_bundle(shell: Shell) -> None:
 
 
 async def test_list_omits_evaluations_archived_since_unless_requested(shell: Shell) -> None:
-    assert await listed(shell) == [WHOLE, FORGED, GARBAGE]
-    assert await listed(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
-    assert await listed(shell, HEALED.upper(), NEVER, WHOLE) == [HEALED, WHOLE]
+    assert await list_ids(shell) == [WHOLE, FORGED, GARBAGE]
+    assert await list_ids(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
+    assert await list_ids(shell, HEALED.upper(), NEVER, WHOLE) == [HEALED, WHOLE]
 
 
 async def test_list_leaves_out_bundles_of_evaluations_whose_documents_were_disposed_of(
     shell: Shell, bucket: LocalBucket
 ) -> None:
     await dispose(bucket, evaluation(HEALED))
-    assert HEALED not in await listed(shell)
-    assert await listed(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
+    assert HEALED not in await list_ids(shell)
+    assert await list_ids(shell, "--all") == [WHOLE, FORGED, GARBAGE, HEALED]
 
 
 @pytest.mark.parametrize("verb", [("list",), ("get", "--to", "bundles")], ids=lambda verb: verb[0])
@@ -71,13 +71,13 @@ async def test_a_misspelled_cause_is_refused_with_a_suggestion(shell: Shell, ver
 async def test_bundles_are_selected_by_cause_run_and_age(shell: Shell, bucket: LocalBucket) -> None:
     [path] = (shell.folder / "archive" / "quarantine" / "sandbox" / FORGED).iterdir()
     os.utime(path, (path.stat().st_mtime - 8 * DAY,) * 2)
-    assert await listed(shell, "--older-than", "7d") == [FORGED]
-    assert await listed(shell, "--cause", "local_header_differs") == [WHOLE, FORGED, GARBAGE]
-    assert await listed(shell, "--cause", "wrong_crc") == []
+    assert await list_ids(shell, "--older-than", "7d") == [FORGED]
+    assert await list_ids(shell, "--cause", "local_header_differs") == [WHOLE, FORGED, GARBAGE]
+    assert await list_ids(shell, "--cause", "wrong_crc") == []
     await keep_run(bucket, [GARBAGE, NEVER], "q4")
-    assert await listed(shell, "--run", "q4") == [GARBAGE]
-    assert await listed(shell, "--run", "q3") == [WHOLE, FORGED, GARBAGE]
-    assert await listed(shell, "--run", "q5") == []
+    assert await list_ids(shell, "--run", "q4") == [GARBAGE]
+    assert await list_ids(shell, "--run", "q3") == [WHOLE, FORGED, GARBAGE]
+    assert await list_ids(shell, "--run", "q5") == []
 
 
 async def test_csv_and_table_show_the_same_bundles(shell: Shell) -> None:

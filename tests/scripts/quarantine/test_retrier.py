@@ -59,13 +59,13 @@ async def retrier(make: Make) -> AsyncIterator[Retrier]:
         yield retrier
 
 
-async def manifest(bucket: LocalBucket, eval_id: str) -> Manifest:
+async def get_manifest(bucket: LocalBucket, eval_id: str) -> Manifest:
     found = await read_manifest(bucket, evaluation(eval_id))
     assert found
     return found.manifest
 
 
-async def is_free(redis: Redis) -> bool:
+async def is_ledger_empty(redis: Redis) -> bool:
     """Return whether the ledger is empty."""
     return not await redis.hlen("docv:ledger:entries")
 
@@ -79,7 +79,7 @@ async def test_retry_ends_each_evaluation_and_removes_it_from_the_ledger(retrier
         Retried(NEVER, ManifestOutcome.ARCHIVED),
     ]
     assert await retrier.retry([WHOLE]) == [Retried(WHOLE, ManifestOutcome.ARCHIVED)]
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)
 
 
 async def test_a_lenient_retry_archives_members_that_a_strict_one_refuses(make: Make) -> None:
@@ -90,13 +90,13 @@ async def test_a_lenient_retry_archives_members_that_a_strict_one_refuses(make: 
 
 
 async def test_concurrent_retries_archive_each_evaluation_once(make: Make, bucket: LocalBucket) -> None:
-    one, other = await asyncio.gather(make().retry([WHOLE]), make().retry([WHOLE]))
-    assert [each.has_written for each in (*one, *other)].count(True) == 1
-    assert (await manifest(bucket, WHOLE)).revision == 2
+    one, another = await asyncio.gather(make().retry([WHOLE]), make().retry([WHOLE]))
+    assert [each.has_written for each in (*one, *another)].count(True) == 1
+    assert (await get_manifest(bucket, WHOLE)).revision == 2
 
 
 @pytest.mark.parametrize("is_leased", [False, True])
-async def test_retry_skips_an_evaluation_with_another_order(
+async def test_retry_skips_an_evaluation_that_is_queued_or_leased(
     retrier: Retrier,
     redis: Redis,
     bucket: LocalBucket,
@@ -108,7 +108,7 @@ async def test_retry_skips_an_evaluation_with_another_order(
         await ledger.lease([WHOLE], token="a worker")
     (retried,) = await retrier.retry([WHOLE])
     assert retried.problem == module._UNDER_WAY
-    assert (await manifest(bucket, WHOLE)).revision == 1
+    assert (await get_manifest(bucket, WHOLE)).revision == 1
     assert await ledger.locate([WHOLE]) == [("leased" if is_leased else "queued", None)]
     if not is_leased:
         (job,) = await ledger.lease([WHOLE], token="a worker")
@@ -130,19 +130,19 @@ async def test_retry_resumes_evaluations_of_a_killed_retry(retrier: Retrier, red
     await Ledger(redis).accept([WHOLE, FORGED], options)
     await Ledger(redis, lease_seconds=0).lease([WHOLE], token="killed")
     assert [each.problem for each in await retrier.retry([WHOLE, FORGED])] == [None, None]
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)
 
 
-async def test_an_order_is_done_after_the_retry_when_it_arrives_meanwhile(
+async def test_a_refresh_that_is_accepted_during_a_retry_stays_queued_after_it(
     retrier: Retrier, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reread, ledger = module.reread, Ledger(redis)
 
-    async def order_and_reread(*given: object) -> object:
+    async def accept_and_reread(*args: object) -> object:
         await ledger.accept([WHOLE], EnqueueOptions(Queue.LIVE, "default", LIVE, refresh=True))
-        return await reread(*given)  # type: ignore[arg-type]
+        return await reread(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "reread", order_and_reread)
+    monkeypatch.setattr(module, "reread", accept_and_reread)
     assert await retrier.retry([WHOLE]) == [ARCHIVED]
     (job,) = await ledger.lease([WHOLE], token="a worker")
     assert (job.refresh, job.without_request, job.queue) == (True, False, Queue.LIVE)
@@ -152,24 +152,24 @@ async def test_an_erasure_wins_over_a_running_retry(
     retrier: Retrier, redis: Redis, bucket: LocalBucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores = ErasureStores(bucket, LocalFiles(tmp_path / "archive"), RedisRecords(Ledger(redis), patience=0.1))
-    asked = ErasureRequest("request 4711", "operator", "a-host")
+    erasure = ErasureRequest("request 4711", "operator", "a-host")
     refused: list[object] = []
     commit = reread_module.commit
 
-    async def commit_after_erasure(*given: object) -> Outcome:
-        # Documents were stored, and the manifest is about to be committed.
-        refused.append(await erase_one(evaluation(WHOLE), asked, stores))
-        return await commit(*given)  # type: ignore[arg-type]
+    async def commit_after_erasure(*args: object) -> Outcome:
+        # The documents are stored, and the manifest is about to be committed.
+        refused.append(await erase_one(evaluation(WHOLE), erasure, stores))
+        return await commit(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(reread_module, "commit", commit_after_erasure)
     assert await retrier.retry([WHOLE]) == [Retried(WHOLE, ManifestOutcome.ERASED)]
     assert isinstance(refused[0], ErasureRefused)
     assert "a worker still has it" in refused[0].why
-    assert isinstance(await erase_one(evaluation(WHOLE), asked, stores), Erased)
+    assert isinstance(await erase_one(evaluation(WHOLE), erasure, stores), Erased)
     left = {path.name for path in (tmp_path / "archive").glob(f"*/{WHOLE}/**/*") if path.is_file()}
     assert left == {"manifest.json"}
     assert not (tmp_path / "archive" / "quarantine" / "sandbox" / WHOLE).exists()
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)
 
 
 async def test_retry_reports_an_evaluation_when_its_lease_is_lost(
@@ -180,7 +180,7 @@ async def test_retry_reports_an_evaluation_when_its_lease_is_lost(
 
     monkeypatch.setattr(module, "reread", lose)
     assert (await retrier.retry([WHOLE]))[0].problem == module._UNDER_WAY
-    assert (await manifest(bucket, WHOLE)).revision == 1
+    assert (await get_manifest(bucket, WHOLE)).revision == 1
 
 
 async def test_a_missing_bundle_fails_only_its_evaluation(retrier: Retrier, redis: Redis, tmp_path: Path) -> None:
@@ -189,7 +189,7 @@ async def test_a_missing_bundle_fails_only_its_evaluation(retrier: Retrier, redi
     first, second = await retrier.retry([FORGED, WHOLE])
     assert (second, first.outcome) == (ARCHIVED, None)
     assert "not in quarantine" in (first.problem or "")
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)
 
 
 async def test_a_failing_archive_stops_the_retry_and_releases_its_leases(
@@ -201,11 +201,11 @@ async def test_a_failing_archive_stops_the_retry_and_releases_its_leases(
     monkeypatch.setattr(module, "reread", fail)
     with pytest.raises(StorageError):
         await retrier.retry([WHOLE, FORGED])
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)
 
 
 async def test_retry_reads_nothing_while_the_archive_is_on_hold(retrier: Retrier, redis: Redis) -> None:
     await Holds(redis).place_manual(ARCHIVE, "moving")
     with pytest.raises(ServiceUnavailable, match="by_hand"):
         await retrier.retry([WHOLE])
-    assert await is_free(redis)
+    assert await is_ledger_empty(redis)

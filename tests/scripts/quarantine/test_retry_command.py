@@ -1,4 +1,4 @@
-"""`quarantine retry`, as a user runs it, archives bundles that a newer reader can read, without RiskOS."""
+"""The command `quarantine retry` archives bundles that a newer reader can read, without a request to RiskOS."""
 
 import base64
 import json
@@ -72,7 +72,7 @@ async def test_retry_archives_a_sealed_and_locked_bundle_in_s3_so_that_verify_pa
     await archive_refused(bucket, zip_of({"front.jpg": b"front"}), evaluation(WHOLE), sealed)
     finished = await shell.run("quarantine", "retry")
     assert (finished.code, finished.out) == (0, f"{WHOLE}  archived      a new revision\n")
-    (document,) = (await manifest_of(bucket, WHOLE)).documents
+    (document,) = (await get_manifest(bucket, WHOLE)).documents
     head = s3.client.head_object(Bucket=bucket_name, Key=f"the/archive/{document.key}")
     assert (document.sealed_with, head["ObjectLockMode"]) == ("k1", "GOVERNANCE")
     for name in ("DOCV_LOCK_MODE", "DOCV_LOCK_DAYS"):
@@ -81,7 +81,7 @@ async def test_retry_archives_a_sealed_and_locked_bundle_in_s3_so_that_verify_pa
     assert (verified.code, "0 differences" in verified.err) == (0, True), verified.out
 
 
-async def manifest_of(bucket: Bucket, eval_id: str) -> Manifest:
+async def get_manifest(bucket: Bucket, eval_id: str) -> Manifest:
     found = await read_manifest(bucket, evaluation(eval_id))
     assert found
     return found.manifest

@@ -1,4 +1,4 @@
-"""`report`, as a user runs it: it prints the contents of the archive."""
+"""The command `report` prints the contents of the archive."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ IDS = [f"0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a{number:02x}" for number in range(4)]
 
 @pytest.fixture
 async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
-    """A run of which nothing is archived yet, and one evaluation is a dead letter."""
+    """A run in which nothing is archived yet and one evaluation is a dead letter."""
     source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=4, repeated=0, bad=0)
     facts = {"run": "q3", "environment": "sandbox", "account": "default", "refresh": False}
     await store_run_list(LocalBucket(tmp_path / "archive"), IDS, source=source, **facts)  # type: ignore[arg-type]
@@ -31,7 +31,7 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> Shell:
     return Shell(tmp_path, {"DOCV_REDIS_URL": redis_url})
 
 
-async def test_a_spreadsheet_gets_a_row_for_each_evaluation(shell: Shell) -> None:
+async def test_report_prints_a_csv_row_for_each_evaluation(shell: Shell) -> None:
     finished = await shell.run("report", "q3")
     found = list(csv.DictReader(io.StringIO(finished.out)))
     assert [row["eval_id"] for row in found] == IDS
@@ -45,14 +45,14 @@ async def test_a_spreadsheet_gets_a_row_for_each_evaluation(shell: Shell) -> Non
     assert "4 evaluations, 4 need attention" in finished.err
 
 
-async def test_a_program_gets_a_line_for_each_evaluation(shell: Shell) -> None:
+async def test_report_prints_a_json_line_for_each_evaluation_with_json(shell: Shell) -> None:
     finished = await shell.run("report", "q3", "--json")
     found = [json.loads(line) for line in finished.out.splitlines()]
     assert [row["eval_id"] for row in found] == IDS
     assert found[3] == EvaluationRow(IDS[3], "missing").as_json()
 
 
-async def test_columns_of_the_customers_own_file_join_the_rows_and_are_stored_nowhere(shell: Shell) -> None:
+async def test_kept_columns_of_the_customers_file_are_added_to_the_report_and_stored_nowhere_else(shell: Shell) -> None:
     lines = [f"customer-{number},{eval_id}" for number, eval_id in enumerate(IDS)]
     (shell.folder / "customers.csv").write_text("\n".join(["customer,eval_id", *reversed(lines)]))
     finished = await shell.run("report", "q3", "--keep", "customer", "--from", "customers.csv")
@@ -66,14 +66,14 @@ async def test_columns_of_the_customers_own_file_join_the_rows_and_are_stored_no
     assert {path.name for path in kept} == {"customers.csv", "q3.html"}
 
 
-async def test_a_person_gets_a_page(shell: Shell) -> None:
+async def test_report_writes_an_html_page_with_html(shell: Shell) -> None:
     finished = await shell.run("report", "q3", "--html", "q3.html")
     assert (finished.code, finished.out) == (1, "")
     assert "q3.html: 4 evaluations" in finished.err
     assert "4 of 4 evaluations need attention" in (shell.folder / "q3.html").read_text("utf-8")
 
 
-async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) -> None:
+async def test_an_erased_evaluation_is_reported_as_erased_and_needs_no_attention(shell: Shell) -> None:
     shell.settings |= {"DOCV_LEASE_SECONDS": "2", "DOCV_PUT_SECONDS": "1"}
     assert (await shell.run("erase", *IDS, "--reason", "request 4711", "--yes")).code == 0
     finished = await shell.run("report", "q3", "--json")
@@ -85,7 +85,7 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("nobody-knows-it",), "the archive has no list of run nobody-knows-it"),
         (("nobody-knows-it",), "runs named over HTTP or Celery have none"),
@@ -94,8 +94,10 @@ async def test_an_erased_evaluation_is_erased_and_needs_no_look(shell: Shell) ->
         (("q3", "--html", "nowhere/q3.html"), "nowhere/q3.html"),
     ],
 )
-async def test_what_cannot_be_reported_is_one_sentence(shell: Shell, arguments: tuple[str, ...], said: str) -> None:
+async def test_report_explains_an_error_without_a_traceback(
+    shell: Shell, arguments: tuple[str, ...], message: str
+) -> None:
     finished = await shell.run("report", *arguments)
     assert finished.code in {1, 2}
-    assert said in finished.err
+    assert message in finished.err
     assert "Traceback" not in finished.err

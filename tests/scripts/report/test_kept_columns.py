@@ -26,20 +26,20 @@ def test_columns_of_a_csv_are_found_by_name_and_by_number(tmp_path: Path) -> Non
     ]
 
 
-def test_a_column_that_the_report_has_itself_gets_a_name_of_its_own(tmp_path: Path) -> None:
+def test_a_kept_column_is_renamed_when_the_report_has_a_column_with_its_name(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
     path.write_text(f"outcome,eval_id\naccepted,{ONE}\n")
     assert read(path, "outcome")[1][0] == {"from.outcome": "accepted"}
 
 
-def test_keys_of_json_lines_may_be_nested_and_hold_anything(tmp_path: Path) -> None:
+def test_kept_keys_of_json_lines_may_be_nested_and_have_any_type(tmp_path: Path) -> None:
     path = tmp_path / "customers.jsonl"
     path.write_text(f'{{"id": "{ONE}", "customer": {{"no": 17}}, "tags": ["a"], "vip": true}}\n')
     _, (row, *_) = read(path, "customer.no", "tags", "vip", column="id")
     assert row == {"customer.no": "17", "tags": '["a"]', "vip": "true"}
 
 
-def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_kept_column_raises_bad_source(tmp_path: Path) -> None:
     path = tmp_path / "customers.csv"
     path.write_text(f"customer,eval_id\n17,{ONE}\n")
     with pytest.raises(BadSource, match="there is no column 'client'; give --keep with one of 'customer', 'eval_id'"):

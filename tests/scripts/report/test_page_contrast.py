@@ -1,10 +1,10 @@
-"""Every text of a report can be read, in the light and in the dark scheme."""
+"""Every text of a report is readable, in the light scheme and in the dark one."""
 
 import pytest
 
 from scripts.archive_access.evaluation_rows import EvaluationRow
 from tests.browser import low_contrasts, open_browser
-from tests.scripts.report.test_page import shown
+from tests.scripts.report.test_page import render
 
 
 @pytest.mark.needs("chromium")
@@ -15,6 +15,6 @@ async def test_every_text_of_a_report_has_enough_contrast() -> None:
     async with open_browser() as browser:
         page = await browser.new_page()
         for rows in ((failed, archived, empty), (archived,)):
-            await page.set_content(shown(*rows))
+            await page.set_content(render(*rows))
             found = await low_contrasts(page)
             assert not found, "\n".join(found)

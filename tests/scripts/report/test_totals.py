@@ -42,7 +42,7 @@ def test_evaluations_without_documents_are_counted_by_reason() -> None:
     assert totals.reasons == {"military": 2, "minor": 1}
 
 
-def test_the_bars_hold_all_that_was_made_since_the_run_began() -> None:
+def test_the_bars_count_all_evaluations_archived_since_the_run_began() -> None:
     totals = ReportTotals(BEGUN)
     totals.add([row(seconds=second) for second in range(0, 3600, 2)])
     totals.add([row(seconds=-5)])
@@ -52,14 +52,14 @@ def test_the_bars_hold_all_that_was_made_since_the_run_began() -> None:
     assert (bars[0].since, bars[0].count, bars[0].share) == (BEGUN, 30, 1.0)
 
 
-def test_a_moment_is_one_bar_and_no_time_is_none() -> None:
+def test_a_run_of_a_few_seconds_has_one_bar_and_an_empty_run_has_none() -> None:
     totals = ReportTotals(BEGUN)
     assert totals.bars() == []
     totals.add([row(seconds=3), row(seconds=4)])
     assert [(bar.count, bar.share) for bar in totals.bars()] == [(2, 1.0)]
 
 
-def test_ten_years_are_no_more_than_sixty_bars() -> None:
+def test_a_run_of_ten_years_has_at_most_sixty_bars() -> None:
     totals = ReportTotals(BEGUN)
     totals.add([row(seconds=0), row(seconds=10 * 365 * 86_400)])
     assert len(totals.bars()) <= 60

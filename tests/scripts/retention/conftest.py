@@ -24,7 +24,7 @@ clock = "relationship_ended"
 keep = "must"
 """
 ARCHIVED, REVISED, TOMBSTONE = (eval_ids(4)[number] for number in (0, 1, 3))
-"""Evaluations of the archive: with three documents, with documents of three revisions, and without documents."""
+"""In this order: an evaluation with three documents, one with documents of three revisions, and one without any."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Plan and apply in this process, on a day of the test's choice."""
+"""Plan and apply disposals in this process, on a day that the test chooses."""
 
 import hashlib
 import io
@@ -34,12 +34,12 @@ OPERATOR = Operator("records", "a-host")
 
 
 def at(day: str) -> datetime:
-    """Return noon of a day."""
+    """Return noon of a day, in UTC."""
     return datetime.fromisoformat(f"{day}T12:00:00+00:00")
 
 
-def copying_the_selfie(kind: str) -> Callable[[Manifest], Manifest]:
-    """Return a change of a manifest: its selfie is there a second time, as a document of another kind."""
+def copy_selfie_as(kind: str) -> Callable[[Manifest], Manifest]:
+    """Return a function that adds a copy of the selfie to a manifest, as a document of another kind."""
 
     def change(manifest: Manifest) -> Manifest:
         (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
@@ -50,7 +50,7 @@ def copying_the_selfie(kind: str) -> Callable[[Manifest], Manifest]:
 
 
 async def no_wait() -> None:
-    """Do not wait: the test has no worker."""
+    """Return at once, because the test has no worker."""
 
 
 @dataclass
@@ -58,10 +58,10 @@ class RetainedArchive:
     """An archive with a schedule.
 
     Attributes:
-        settings: name the archive.
+        settings: settings that name the archive.
         bucket: the archive.
         schedule: the schedule.
-        wrapped: returns the stores that disposals use, given the real ones.
+        wrapped: takes the real stores and returns those that disposals use.
         records: the records in Redis.
     """
 

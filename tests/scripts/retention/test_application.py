@@ -1,4 +1,4 @@
-"""An application disposes of what is due and nothing else, and its certificates are true even if it is interrupted."""
+"""An application disposes only of due documents, and its certificates are correct even if it is interrupted."""
 
 import asyncio
 import itertools
@@ -27,7 +27,7 @@ from tasks.storage.manifest import Manifest
 from tasks.storage.revision import amend
 from tests.archives import eval_ids, fill
 from tests.scripts.erase.test_erasure import CutOff, PowerCut
-from tests.scripts.retention.disposals import RetainedArchive, at, copying_the_selfie
+from tests.scripts.retention.disposals import RetainedArchive, at, copy_selfie_as
 from worker.config.settings import Settings
 
 PLAIN, REVISED, _, TOMBSTONE = eval_ids(4)
@@ -50,7 +50,7 @@ def files(archive: RetainedArchive, kind: str) -> set[str]:
     return {path.stem for path in folder(archive).glob(f"sandbox/*/{kind}/*")}
 
 
-async def test_nothing_goes_before_its_day(archive: RetainedArchive) -> None:
+async def test_no_document_is_disposed_of_before_its_due_day(archive: RetainedArchive) -> None:
     before = files(archive, "selfie")
 
     result = await archive.dispose(BEFORE)
@@ -60,7 +60,7 @@ async def test_nothing_goes_before_its_day(archive: RetainedArchive) -> None:
     assert await archive.certificates() == {}
 
 
-async def test_due_documents_are_listed_as_disposed_and_removed_and_certified(archive: RetainedArchive) -> None:
+async def test_due_documents_are_listed_as_disposed_removed_and_certified(archive: RetainedArchive) -> None:
     selfies, fronts = files(archive, "selfie"), files(archive, "document_front")
     plan, _ = await archive.plan(DUE)
 
@@ -102,7 +102,7 @@ async def test_a_second_application_of_a_plan_changes_nothing(archive: RetainedA
     assert await archive.certificates() == certificates
 
 
-async def test_a_plan_older_than_a_correction_disposes_of_nothing_that_is_no_longer_due(
+async def test_a_planned_document_is_kept_when_a_corrected_event_makes_it_due_later(
     archive: RetainedArchive,
 ) -> None:
     for eval_id in (PLAIN, REVISED):
@@ -127,21 +127,21 @@ async def test_a_document_that_the_plan_does_not_name_is_kept(archive: RetainedA
     assert [each.kind for each in (await archive.manifest(PLAIN)).disposed] == ["selfie"]
 
 
-async def test_nothing_under_a_matter_goes_even_if_it_comes_between_the_plan_and_the_manifest(
+async def test_documents_are_kept_when_a_matter_is_added_just_before_the_manifest_is_replaced(
     archive: RetainedArchive,
 ) -> None:
     plan, _ = await archive.plan(DUE)
     root, selfies = folder(archive), files(archive, "selfie")
 
-    class Held(LocalBucket):
-        """Puts an evaluation under a hold right before its manifest is replaced."""
+    class HoldingBucket(LocalBucket):
+        """Put an evaluation under a legal hold just before its manifest is replaced."""
 
         async def replace(self, key: str, data: bytes, attributes: ObjectAttributes, etag: str | None) -> None:
             evaluation = Evaluation(key.split("/")[1], "sandbox")
-            await amend(archive.bucket, evaluation, hold)
+            await amend(archive.bucket, evaluation, add_matter)
             await super().replace(key, data, attributes, etag)
 
-    archive.wrapped = lambda real: replace(real, bucket=Held(root))
+    archive.wrapped = lambda real: replace(real, bucket=HoldingBucket(root))
 
     result = await archive.apply(plan, DUE)
 
@@ -151,11 +151,13 @@ async def test_nothing_under_a_matter_goes_even_if_it_comes_between_the_plan_and
     assert (await archive.apply(plan, DUE)).held_back == {DocumentState.HOLD: 5}
 
 
-def hold(manifest: Manifest) -> Manifest | None:
+def add_matter(manifest: Manifest) -> Manifest | None:
     return None if manifest.matters else manifest.model_copy(update={"matters": ("lawsuit",)})
 
 
-async def test_what_a_worker_stores_again_meanwhile_is_removed_by_the_second_sweep(archive: RetainedArchive) -> None:
+async def test_a_document_that_a_worker_stores_again_meanwhile_is_removed_by_the_second_sweep(
+    archive: RetainedArchive,
+) -> None:
     plan, _ = await archive.plan(DUE)
     (selfie,) = [each for each in (await archive.manifest(PLAIN)).documents if each.kind == "selfie"]
 
@@ -178,7 +180,7 @@ async def test_no_certificate_lists_documents_that_a_worker_may_still_store(
     (job,) = await ledger.lease([PLAIN], token="a-token")  # not a secret
 
     first = await archive.apply(plan, DUE)
-    # This worker has read the manifest before the disposal.
+    # This worker read the manifest before the disposal.
     await archive.bucket.create(selfie.key, b"late", ObjectAttributes("image/jpeg"))
     await ledger.release(job)
 
@@ -191,8 +193,8 @@ async def test_no_certificate_lists_documents_that_a_worker_may_still_store(
     assert selfie.sha256 in listed
 
 
-async def test_documents_with_the_same_bytes_go_together_or_not_at_all(archive: RetainedArchive) -> None:
-    await amend(archive.bucket, Evaluation(PLAIN, "sandbox"), copying_the_selfie("attachment"))
+async def test_documents_with_the_same_bytes_are_disposed_of_together_or_not_at_all(archive: RetainedArchive) -> None:
+    await amend(archive.bucket, Evaluation(PLAIN, "sandbox"), copy_selfie_as("attachment"))
 
     await archive.dispose(DUE)
 
@@ -212,7 +214,7 @@ async def test_a_dry_run_counts_and_changes_nothing(archive: RetainedArchive) ->
 
 
 class Interrupted(RetainedArchive):
-    """An archive whose applications end at the nth call of the stores."""
+    """An archive whose applications stop at the nth call of a store."""
 
     def interrupt_at(self, call: int) -> "itertools.count[int]":
         countdown = itertools.count(-call)
@@ -227,19 +229,19 @@ async def test_an_application_that_is_killed_at_any_call_is_completed_by_the_nex
     tmp_path: Path, *, is_unattended: bool
 ) -> None:
     ids = eval_ids(2)[: 1 if is_unattended else 2]
-    made = LocalBucket(tmp_path / "made")
-    await fill(made, ids, size=10)
-    selfies = files(RetainedArchive(Settings(archive_url=(tmp_path / "made").as_uri()), made), "selfie")
+    original = LocalBucket(tmp_path / "original")
+    await fill(original, ids, size=10)
+    selfies = files(RetainedArchive(Settings(archive_url=(tmp_path / "original").as_uri()), original), "selfie")
     for call in itertools.count():
         root = tmp_path / str(call)
-        shutil.copytree(tmp_path / "made", root)
+        shutil.copytree(tmp_path / "original", root)
         archive = Interrupted(Settings(archive_url=root.as_uri()), LocalBucket(root))
         plan, _ = await archive.plan(DUE)
         archive.interrupt_at(call)
         try:
             await archive.apply(plan, DUE)
         except PowerCut:
-            await check_nothing_half(archive, ids)
+            await check_consistency(archive, ids)
         else:
             break
         archive.wrapped = lambda real: real
@@ -252,8 +254,8 @@ async def test_an_application_that_is_killed_at_any_call_is_completed_by_the_nex
     assert call > 10
 
 
-async def check_nothing_half(archive: RetainedArchive, ids: Sequence[str]) -> None:
-    """Check that each held document is there, and that nothing that a certificate lists is."""
+async def check_consistency(archive: RetainedArchive, ids: Sequence[str]) -> None:
+    """Check that every held document exists, and that no certified document does."""
     for eval_id in ids:
         manifest = await archive.manifest(eval_id)
         for each in manifest.documents:
@@ -263,7 +265,7 @@ async def check_nothing_half(archive: RetainedArchive, ids: Sequence[str]) -> No
 
 
 async def check_certificates(archive: RetainedArchive, ids: Sequence[str], selfies: set[str]) -> None:
-    """Check that all selfies are gone, and that certificates list each of them once, as the manifests say."""
+    """Check that all selfies are gone, and that the certificates list each one once, in line with the manifests."""
     assert files(archive, "selfie") == set()
     certificates = await archive.certificates()
     listed = {key: sorted(each["sha256"] for each in found["documents"]) for key, found in certificates.items()}
@@ -301,7 +303,7 @@ async def test_a_certificate_that_another_machine_wrote_too_early_is_completed(
     interrupted.interrupt_at(12)
     with pytest.raises(PowerCut):
         await interrupted.apply(plan, DUE)
-    # The clock of another machine is behind: there, nothing is due, and the interrupted application is completed.
+    # The clock of another machine is behind. Nothing is due there, and it only completes the interrupted application.
     early = await archive.dispose(BEFORE)
     assert 0 < early.documents < len(selfies)
 
@@ -322,7 +324,7 @@ async def test_a_certificate_that_another_machine_wrote_too_early_is_completed(
 
 @dataclass
 class LockedFiles:
-    """Files under locks, by their key."""
+    """Files with a lock for some keys."""
 
     files: ObjectVersions
     locks: dict[str, VersionLock]
@@ -365,7 +367,7 @@ async def test_a_locked_document_is_held_back_until_its_lock_has_ended(
     assert (len(certificate["documents"]), certificate["evaluations"]) == (5, 3)
 
 
-async def test_a_document_that_a_worker_locks_meanwhile_waits_for_a_certificate_of_its_own(
+async def test_a_document_that_a_worker_locks_meanwhile_gets_its_own_certificate_later(
     archive: RetainedArchive,
 ) -> None:
     (selfie,) = [each for each in (await archive.manifest(PLAIN)).documents if each.kind == "selfie"]
@@ -398,7 +400,7 @@ async def test_a_document_that_a_worker_locks_meanwhile_waits_for_a_certificate_
     assert (await archive.plan("2030-01-03"))[1].unfinished == 0
 
 
-async def test_what_an_interrupted_application_left_stays_while_the_evaluation_is_under_a_matter(
+async def test_documents_left_by_an_interrupted_application_stay_while_under_a_matter(
     archive: RetainedArchive,
 ) -> None:
     plan, _ = await archive.plan(DUE)
@@ -416,7 +418,7 @@ async def test_what_an_interrupted_application_left_stays_while_the_evaluation_i
     (listed,) = [each for each in eval_ids(3) if (await archive.manifest(each)).disposed][:1]
     hashes = {each.sha256 for each in (await archive.manifest(listed)).disposed}
     assert hashes <= selfies
-    await amend(archive.bucket, Evaluation(listed, "sandbox"), hold)
+    await amend(archive.bucket, Evaluation(listed, "sandbox"), add_matter)
 
     for apply in (lambda: archive.apply(plan, DUE), lambda: archive.dispose("2029-11-25")):
         assert (await apply()).kept == len(hashes)
@@ -431,7 +433,7 @@ async def test_what_an_interrupted_application_left_stays_while_the_evaluation_i
     assert {each["sha256"] for found in certificates.values() for each in found["documents"]} == selfies
 
 
-async def test_a_damaged_manifest_holds_up_nothing_else(
+async def test_a_damaged_manifest_does_not_stop_other_disposals(
     archive: RetainedArchive, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = await archive.plan(DUE)
@@ -443,7 +445,7 @@ async def test_a_damaged_manifest_holds_up_nothing_else(
     assert PLAIN in capsys.readouterr().err
 
 
-async def test_an_object_that_cannot_be_removed_holds_up_nothing_else(
+async def test_an_object_that_cannot_be_removed_does_not_stop_other_disposals(
     archive: RetainedArchive, stubborn: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = await archive.plan(DUE)
@@ -455,12 +457,12 @@ async def test_an_object_that_cannot_be_removed_holds_up_nothing_else(
     assert (result.documents, result.failed) == (4, {PLAIN})
     assert f"{PLAIN}: the folder of the archive cannot be changed" in capsys.readouterr().err
     (left,) = files(archive, "selfie")
-    assert sorted(await certified(archive)) == sorted(selfies - {left})
+    assert sorted(await certified_hashes(archive)) == sorted(selfies - {left})
 
     stubborn.clear()
     await archive.dispose("2029-11-25")
     assert files(archive, "selfie") == set()
-    assert sorted(await certified(archive)) == sorted(selfies)
+    assert sorted(await certified_hashes(archive)) == sorted(selfies)
 
 
 async def test_an_application_ends_when_too_many_objects_cannot_be_removed(
@@ -471,11 +473,11 @@ async def test_an_application_ends_when_too_many_objects_cannot_be_removed(
     stubborn |= {PLAIN, REVISED}
     with pytest.raises(NotRemoved):
         await archive.apply(plan, DUE)
-    assert await certified(archive) == []
+    assert await certified_hashes(archive) == []
 
 
 async def share_selfie(archive: RetainedArchive) -> str:
-    """Let another evaluation have the selfie of the first one, and nothing else; return its hash."""
+    """Make the selfie of one evaluation the only document of another one, and return its hash."""
     manifest = await archive.manifest(PLAIN)
     (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
     shared = selfie.model_copy(update={"key": selfie.key.replace(PLAIN, REVISED), "archived_at": manifest.archived_at})
@@ -484,7 +486,7 @@ async def share_selfie(archive: RetainedArchive) -> str:
     return selfie.sha256
 
 
-async def certified(archive: RetainedArchive) -> list[str]:
+async def certified_hashes(archive: RetainedArchive) -> list[str]:
     return [each["sha256"] for found in (await archive.certificates()).values() for each in found["documents"]]
 
 
@@ -503,7 +505,7 @@ async def test_a_certificate_that_is_completed_in_parts_lists_the_same_bytes_onc
 
     await archive.dispose("2029-11-25")
 
-    assert (await certified(archive)).count(sha256) == 2
+    assert (await certified_hashes(archive)).count(sha256) == 2
     ((_, certificate),) = (await archive.certificates()).items()
     assert certificate["evaluations"] == len([each for each in eval_ids(4) if (await archive.manifest(each)).disposed])
     assert (await archive.plan("2029-11-26"))[1].unfinished == 0
@@ -518,9 +520,9 @@ async def test_an_interrupted_second_application_of_a_plan_is_completed_by_the_d
         await share_selfie(archive)
     plan, _ = await archive.plan(DUE)
     held = Evaluation(PLAIN, "sandbox")
-    await amend(archive.bucket, held, hold)
+    await amend(archive.bucket, held, add_matter)
     await archive.apply(plan, DUE)
-    before = await certified(archive)
+    before = await certified_hashes(archive)
     await amend(archive.bucket, held, lambda manifest: manifest.model_copy(update={"matters": ()}))
     with pytest.raises(PowerCut):
         await archive.apply(plan, later, stop)
@@ -529,5 +531,5 @@ async def test_an_interrupted_second_application_of_a_plan_is_completed_by_the_d
 
     await archive.dispose(later)
 
-    assert sorted(await certified(archive)) == sorted([*before, selfie.sha256])
+    assert sorted(await certified_hashes(archive)) == sorted([*before, selfie.sha256])
     assert (await archive.plan(later))[1].unfinished == 0

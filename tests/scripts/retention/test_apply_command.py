@@ -1,4 +1,4 @@
-"""`retention plan`, `apply` and `status` as commands: what they print, when they ask, and when they stop."""
+"""The commands `retention plan`, `apply` and `status`: their output, their confirmation, and when they stop."""
 
 import json
 from pathlib import Path
@@ -31,14 +31,14 @@ async def shell(bucket: Bucket, tmp_path: Path) -> Shell:
     for eval_id in (PLAIN, REVISED):
         await archive.report(eval_id, "last_contact", "2020-01-01", "2020-01-02")
     (tmp_path / "retention.toml").write_text(SCHEDULE)
-    # An embedded Redis was used here before, and no worker runs: there is nothing to wait for.
+    # An embedded Redis was used here before, and no worker is running, so the commands do not wait.
     private = tmp_path / ".docv-archive" / "private"
     private.mkdir(0o700, parents=True)
     (private / "redis.users").touch()
     return Shell(tmp_path, {"DOCV_RETENTION": "retention.toml"})
 
 
-def selfies(shell: Shell) -> int:
+def count_selfies(shell: Shell) -> int:
     return len(list(shell.folder.glob("archive/sandbox/*/selfie/*")))
 
 
@@ -46,16 +46,16 @@ async def test_a_plan_is_written_and_applied_after_confirmation(shell: Shell) ->
     planned = await shell.run("retention", "plan", "--out", "plan.jsonl.gz")
     assert (planned.code, planned.err) == (0, "")
     assert "4 documents" in planned.out
-    before = selfies(shell)
+    before = count_selfies(shell)
 
     refused = await shell.run("retention", "apply", "plan.jsonl.gz", given="n\n")
-    assert (refused.code, refused.out, selfies(shell)) == (1, "", before)
+    assert (refused.code, refused.out, count_selfies(shell)) == (1, "", before)
     assert "4 documents" in refused.err
 
     applied = await shell.run("retention", "apply", "plan.jsonl.gz", "--by", "records", given="y\n")
     assert applied.code == 0, applied.err
     assert "waiting" not in applied.err
-    assert selfies(shell) == before - 4
+    assert count_selfies(shell) == before - 4
     (certificate,) = (shell.folder / "archive" / "receipts" / "disposals" / "sandbox").iterdir()
     facts = json.loads(certificate.read_text())
     assert (facts["rule"], facts["by"], len(facts["documents"])) == ("selfies", "records", 4)
@@ -66,15 +66,15 @@ async def test_a_plan_is_written_and_applied_after_confirmation(shell: Shell) ->
     assert json.loads(certificate.read_text()) == facts
 
 
-async def test_a_dry_run_asks_nothing_and_changes_nothing(shell: Shell) -> None:
+async def test_a_dry_run_needs_no_confirmation_and_changes_nothing(shell: Shell) -> None:
     await shell.run("retention", "plan", "--out", "plan.jsonl")
-    before = selfies(shell)
+    before = count_selfies(shell)
 
     for arguments in (("plan.jsonl",), ("--unattended",)):
         finished = await shell.run("retention", "apply", *arguments, "--dry-run", "--json")
         assert (finished.code, json.loads(finished.out)["documents"]) == (0, 4), finished.err
 
-    assert selfies(shell) == before
+    assert count_selfies(shell) == before
     assert not (shell.folder / "archive" / "receipts").exists()
 
 
@@ -82,15 +82,15 @@ async def test_an_unattended_application_stops_before_it_disposes_of_more_than_t
     shell: Shell,
 ) -> None:
     (shell.folder / "retention.toml").write_text(f"max_per_run = 1\n{SCHEDULE}")
-    before = selfies(shell)
+    before = count_selfies(shell)
 
     stopped = await shell.run("retention", "apply", "--unattended")
 
-    assert (stopped.code, stopped.out, selfies(shell)) == (1, "", before)
+    assert (stopped.code, stopped.out, count_selfies(shell)) == (1, "", before)
     assert "2 evaluations have documents that are due, and max_per_run allows 1" in stopped.err
     (shell.folder / "retention.toml").write_text(f"max_per_run = 2\n{SCHEDULE}")
     assert (await shell.run("retention", "apply", "--unattended")).code == 0
-    assert selfies(shell) == before - 4
+    assert count_selfies(shell) == before - 4
 
 
 async def test_a_plan_of_another_archive_is_refused(shell: Shell) -> None:
@@ -104,26 +104,26 @@ async def test_a_plan_of_another_archive_is_refused(shell: Shell) -> None:
     assert "the plan was made for file:" in finished.err
 
 
-async def test_apply_says_that_the_schedule_has_changed_since_the_plan(shell: Shell) -> None:
+async def test_apply_warns_when_the_schedule_has_changed_since_the_plan(shell: Shell) -> None:
     await shell.run("retention", "plan", "--out", "plan.jsonl")
     (shell.folder / "retention.toml").write_text(SCHEDULE.replace("1y", "forever").replace("clock", "# clock"))
-    before = selfies(shell)
+    before = count_selfies(shell)
 
     finished = await shell.run("retention", "apply", "plan.jsonl", "--yes", "--json")
 
-    assert (finished.code, selfies(shell)) == (0, before)
+    assert (finished.code, count_selfies(shell)) == (0, before)
     assert json.loads(finished.out)["held_back"] == {"kept": 4}
     assert "the schedule has changed" in finished.err
 
 
 @pytest.mark.parametrize("arguments", [(), ("plan.jsonl", "--unattended"), ("plan.jsonl", "--account", "default")])
-async def test_apply_takes_either_a_plan_or_unattended(shell: Shell, arguments: tuple[str, ...]) -> None:
+async def test_apply_requires_either_a_plan_or_unattended(shell: Shell, arguments: tuple[str, ...]) -> None:
     finished = await shell.run("retention", "apply", *arguments)
     assert (finished.code, finished.out) == (2, "")
 
 
 @pytest.mark.parametrize("command", [("plan",), ("status",), ("apply", "--unattended")])
-async def test_without_a_schedule_there_is_nothing_to_do(shell: Shell, command: tuple[str, ...]) -> None:
+async def test_plan_status_and_apply_are_refused_without_a_schedule(shell: Shell, command: tuple[str, ...]) -> None:
     del shell.settings["DOCV_RETENTION"]
     finished = await shell.run("retention", *command)
     assert (finished.code, finished.out) == (2, "")
@@ -154,7 +154,7 @@ async def test_plan_exits_with_1_when_a_manifest_is_damaged(shell: Shell) -> Non
     assert "1 evaluation with a damaged manifest or event" in finished.err
 
 
-async def test_status_shows_what_is_due_and_the_last_application(shell: Shell) -> None:
+async def test_status_shows_due_documents_and_the_last_application(shell: Shell) -> None:
     before = await shell.run("retention", "status", "--json")
     assert (before.code, json.loads(before.out)["last"]) == (0, None)
     assert "there is no certificate yet" in (await shell.run("retention", "status")).out

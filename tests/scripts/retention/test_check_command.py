@@ -1,4 +1,4 @@
-"""`retention check` validates a schedule and explains what it decides, and changes nothing."""
+"""`retention check` validates a schedule, explains its decisions, and changes nothing."""
 
 import json
 from datetime import UTC, date, datetime
@@ -23,7 +23,7 @@ clock = "captured"
 """
 
 
-async def test_check_prints_the_rules_in_order_and_what_may_be_overlooked(shell: Shell) -> None:
+async def test_check_prints_the_rules_in_order_and_notes_on_their_effects(shell: Shell) -> None:
     (shell.folder / "other.toml").write_text(SCHEDULE + OVERLAPPING)
 
     finished = await shell.run("retention", "check", "other.toml")
@@ -68,7 +68,7 @@ async def test_check_names_each_problem_of_a_schedule(shell: Shell, text: str, p
     assert lines == [f"other.toml: {problem}" for problem in problems]
 
 
-async def test_check_says_that_everything_is_kept_without_a_schedule(shell: Shell) -> None:
+async def test_check_reports_that_everything_is_kept_without_a_schedule(shell: Shell) -> None:
     del shell.settings["DOCV_RETENTION"]
 
     finished = await shell.run("retention", "check")
@@ -77,7 +77,7 @@ async def test_check_says_that_everything_is_kept_without_a_schedule(shell: Shel
     assert "there is no schedule, so every document is kept: give FILE, or set DOCV_RETENTION" in finished.err
 
 
-async def explained(shell: Shell, *arguments: str) -> list[str]:
+async def explain_documents(shell: Shell, *arguments: str) -> list[str]:
     finished = await shell.run("retention", "check", *arguments)
     assert finished.code == 0, finished.err
     return [line for line in finished.out.splitlines() if line[:8].strip("0123456789abcdef") == ""]
@@ -85,11 +85,11 @@ async def explained(shell: Shell, *arguments: str) -> list[str]:
 
 async def test_check_explains_each_document_without_its_name(shell: Shell, bucket: Bucket) -> None:
     evaluation, at = Evaluation(ARCHIVED, "sandbox"), datetime(2026, 12, 1, tzinfo=UTC)
-    before = await explained(shell, "--ids", ARCHIVED, "--ids", TOMBSTONE)
+    before = await explain_documents(shell, "--ids", ARCHIVED, "--ids", TOMBSTONE)
     await record_event(bucket, evaluation, EventReport("relationship_ended", date(2020, 2, 29), "records"), at)
     files = FolderHand(shell.folder / "archive").listed()
 
-    after = await explained(shell, "--ids", ARCHIVED)
+    after = await explain_documents(shell, "--ids", ARCHIVED)
 
     assert [line.split(" ", 3)[1::2] for line in before[:-1]] == [
         ["document_front", "rule fronts: its clock has not started (relationship_ended): kept"],
@@ -106,13 +106,13 @@ async def test_check_explains_each_document_without_its_name(shell: Shell, bucke
 
 
 async def test_check_takes_a_sample_of_the_archive(shell: Shell) -> None:
-    two = await explained(shell, "--sample", "2")
-    everything = await explained(shell, "--sample", "100")
+    two = await explain_documents(shell, "--sample", "2")
+    everything = await explain_documents(shell, "--sample", "100")
 
     ids = [{line[:36] for line in lines} for lines in (two, everything)]
     assert len(ids[0]) == 2
     assert ids[1] == set(eval_ids(4))
-    assert await explained(shell, "--sample", "2") == two
+    assert await explain_documents(shell, "--sample", "2") == two
 
 
 async def test_check_fails_if_a_named_evaluation_is_not_in_the_archive(shell: Shell) -> None:

@@ -1,4 +1,4 @@
-"""`retention apply` carries out deferred requests for erasure, even if it is killed in the middle."""
+"""`retention apply` carries out deferred erasures, and completes them after it was killed."""
 
 import itertools
 import json
@@ -66,7 +66,7 @@ async def archive(bucket: Bucket, tmp_path: Path) -> RetainedArchive:
 
 
 @pytest.mark.parametrize("is_unattended", [False, True], ids=["a plan", "unattended"])
-async def test_apply_erases_after_the_day_and_plan_counts_what_waits(
+async def test_apply_erases_after_the_duty_to_keep_ends_and_plan_counts_deferred_erasures(
     archive: RetainedArchive, capsys: pytest.CaptureFixture[str], *, is_unattended: bool
 ) -> None:
     archive.schedule = {"rule": [SCHEDULE["rule"][0] | {"then": "review"}]}
@@ -84,7 +84,9 @@ async def test_apply_erases_after_the_day_and_plan_counts_what_waits(
     assert (await archive.plan(AFTER))[1].deferred == 0
 
 
-async def test_a_damaged_receipt_is_named_and_others_are_carried_out(archive: RetainedArchive, tmp_path: Path) -> None:
+async def test_a_damaged_receipt_fails_and_other_requests_are_carried_out(
+    archive: RetainedArchive, tmp_path: Path
+) -> None:
     damaged = tmp_path / "archive" / "receipts" / "sandbox" / OTHER.eval_id / "20260101T000000.000000Z.json"
     damaged.parent.mkdir()
     damaged.write_text("{}")
@@ -92,7 +94,7 @@ async def test_a_damaged_receipt_is_named_and_others_are_carried_out(archive: Re
     assert (result.erased, len(result.failed)) == (1, 1)
 
 
-async def test_an_object_that_cannot_be_removed_holds_up_no_other_request(
+async def test_an_object_that_cannot_be_removed_does_not_stop_other_requests(
     archive: RetainedArchive, stubborn: set[str]
 ) -> None:
     assert isinstance(await erase_one(OTHER, REQUEST, open_stores(archive.settings, archive.bucket, BEFORE)), Waiting)
@@ -105,7 +107,7 @@ async def test_an_object_that_cannot_be_removed_holds_up_no_other_request(
     assert (result.erased, result.failed) == (1, set())
 
 
-async def test_a_carry_out_that_is_killed_at_any_call_is_completed_by_the_next_one(tmp_path: Path) -> None:
+async def test_a_deferred_erasure_that_is_killed_at_any_call_is_completed_by_the_next_apply(tmp_path: Path) -> None:
     for call in itertools.count():
         root = tmp_path / str(call)
         bucket = LocalBucket(root)
@@ -113,7 +115,7 @@ async def test_a_carry_out_that_is_killed_at_any_call_is_completed_by_the_next_o
         settings = Settings(archive_url=root.as_uri())
         archive = RetainedArchive(settings, bucket, dict(SCHEDULE))
         assert isinstance(await erase_one(MINE, REQUEST, open_stores(settings, bucket, BEFORE)), Waiting)
-        stores = cut(open_stores(settings, bucket, AFTER), itertools.count(-call))
+        stores = cut_off_stores(open_stores(settings, bucket, AFTER), itertools.count(-call))
         try:
             await carry_out([MINE], REQUEST, stores, no_wait, DeferredErasures())
         except PowerCut:
@@ -129,7 +131,7 @@ async def test_a_carry_out_that_is_killed_at_any_call_is_completed_by_the_next_o
     assert call > 10
 
 
-def cut(stores: ErasureStores, countdown: Iterator[int]) -> ErasureStores:
+def cut_off_stores(stores: ErasureStores, countdown: Iterator[int]) -> ErasureStores:
     return replace(
         stores,
         bucket=CutOff(stores.bucket, countdown),
@@ -138,7 +140,7 @@ def cut(stores: ErasureStores, countdown: Iterator[int]) -> ErasureStores:
     )
 
 
-async def test_a_legal_hold_of_s3_stands_against_a_deferred_request_after_the_day(s3: S3) -> None:
+async def test_an_s3_legal_hold_blocks_a_deferred_erasure_even_after_its_day(s3: S3) -> None:
     s3.client.put_bucket_versioning(Bucket=s3.bucket, VersioningConfiguration={"Status": "Enabled"})
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     settings = Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)

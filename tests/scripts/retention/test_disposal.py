@@ -1,4 +1,4 @@
-"""Disposals in S3 remove every version, and step around locks and legal holds.
+"""Disposals in S3 remove every version, and leave documents under locks and legal holds.
 
 moto enforces locks and legal holds when objects are deleted. It answers GetObjectRetention with 500 on some locked
 buckets, so the tests answer that call themselves. It cannot change its clock, so no lock ends in these tests.
@@ -39,16 +39,16 @@ class VersionedArchive(RetainedArchive):
 
     Attributes:
         s3: the bucket.
-        told: answers about retention, by a part of the key.
+        retentions: answers to GetObjectRetention by a part of the key.
     """
 
     s3: S3 = field(kw_only=True)
-    told: dict[str, str] = field(default_factory=dict)
+    retentions: dict[str, str] = field(default_factory=dict)
 
     def open(self) -> S3Archive:
         archive = open_s3_archive(self.settings)
         assert archive
-        archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(self.told))
+        archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(self.retentions))
         return archive
 
     def versioned(self, stores: DisposalStores) -> DisposalStores:
@@ -57,11 +57,11 @@ class VersionedArchive(RetainedArchive):
     def interrupt_at(self, call: int) -> None:
         countdown = itertools.count(-call)
 
-        def wrapped(stores: DisposalStores) -> DisposalStores:
+        def wrap(stores: DisposalStores) -> DisposalStores:
             versions = CutOff(S3Versions(self.open()), countdown)
             return replace(stores, bucket=CutOff(stores.bucket, countdown), versions=versions)
 
-        self.wrapped = wrapped
+        self.wrapped = wrap
 
     def versions(self, kind: str) -> list[dict[str, Any]]:
         """Return all versions and delete markers of documents of a kind."""
@@ -83,7 +83,9 @@ async def archive(s3: S3, monkeypatch: pytest.MonkeyPatch) -> VersionedArchive:
     return archive
 
 
-async def test_all_versions_delete_markers_and_unfinished_uploads_of_a_document_go(archive: VersionedArchive) -> None:
+async def test_all_versions_delete_markers_and_unfinished_uploads_of_a_document_are_removed(
+    archive: VersionedArchive,
+) -> None:
     client, (selfie,), fronts = archive.s3.client, archive.versions("selfie"), archive.versions("document_front")
     where = {"Bucket": archive.s3.bucket, "Key": selfie["Key"]}
     client.put_object(**where, Body=b"another version")
@@ -105,13 +107,13 @@ async def test_all_versions_delete_markers_and_unfinished_uploads_of_a_document_
     ("mode", "state"),
     [("COMPLIANCE", DocumentState.COMPLIANCE_LOCK), ("GOVERNANCE", DocumentState.GOVERNANCE_LOCK)],
 )
-async def test_a_document_under_retention_stays_and_the_plan_says_so(
+async def test_a_document_under_retention_stays_and_the_plan_counts_it(
     archive: VersionedArchive, mode: str, state: DocumentState
 ) -> None:
     (selfie,) = archive.versions("selfie")
     retention = {"Mode": mode, "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)}
     archive.s3.client.put_object_retention(Bucket=archive.s3.bucket, Key=selfie["Key"], Retention=retention)
-    archive.told["/selfie/"] = _RETENTION.format(mode)
+    archive.retentions["/selfie/"] = _RETENTION.format(mode)
 
     plan, counts = await archive.plan(DUE, until="2030-12-31")
     assert (counts.total(state)[0], plan.totals.documents) == (1, 0)
@@ -124,7 +126,7 @@ async def test_a_document_under_retention_stays_and_the_plan_says_so(
     assert (await archive.manifest(PLAIN)).disposed == ()
 
 
-async def test_a_document_under_a_legal_hold_of_s3_stays_even_if_no_matter_names_it(archive: VersionedArchive) -> None:
+async def test_a_document_under_an_s3_legal_hold_stays_even_if_no_matter_names_it(archive: VersionedArchive) -> None:
     (selfie,) = archive.versions("selfie")
     which = {"Bucket": archive.s3.bucket, "Key": selfie["Key"]}
     archive.s3.client.put_object_legal_hold(**which, LegalHold={"Status": "ON"})

@@ -1,4 +1,4 @@
-"""`retention event` checks every report before it records the first one, and may be repeated."""
+"""`retention event` checks every report before it records the first one, and can be repeated safely."""
 
 import json
 import signal
@@ -22,33 +22,33 @@ HEADER = "eval_id,event,date\n"
 COUNTS = {"recorded": 0, "unchanged": 0, "withdrawn": 0, "repeated": 0, "refused": 0}
 
 
-async def report(shell: Shell, *arguments: str, code: int = 0, given: str = "") -> list[Any]:
-    """Run the command; return what it prints as JSON."""
-    finished = await shell.run("retention", "event", *arguments, "--json", given=given)
+async def report(shell: Shell, *arguments: str, code: int = 0, stdin: str = "") -> list[Any]:
+    """Run the command with --json, and return the lines that it prints."""
+    finished = await shell.run("retention", "event", *arguments, "--json", given=stdin)
     assert finished.code == code, finished.err
     return [json.loads(line) for line in finished.out.splitlines()]
 
 
-async def days(bucket: Bucket, *eval_ids: str) -> list[date | None]:
+async def read_days(bucket: Bucket, *eval_ids: str) -> list[date | None]:
     """Return the recorded day of the event for each evaluation."""
     found = [await read_events(bucket, Evaluation(each, "sandbox")) for each in eval_ids]
     return [each[ENDED].date if ENDED in each else None for each in found]
 
 
-def listed(shell: Shell) -> list[str]:
+def list_event_keys(shell: Shell) -> list[str]:
     return [key for key in FolderHand(shell.folder / "archive").listed() if key.startswith("events/")]
 
 
 async def test_event_records_the_rows_of_a_list_once(shell: Shell, bucket: Bucket) -> None:
     rows = f"{HEADER}{ARCHIVED},{ENDED},2026-01-31\n{{{TOMBSTONE.upper()}}} , {ENDED} , 2024-02-29\n"
 
-    first = await report(shell, "-", "--by", "records office", given=rows)
-    again = await report(shell, "-", given=rows)
+    first = await report(shell, "-", "--by", "records office", stdin=rows)
+    again = await report(shell, "-", stdin=rows)
 
     assert first == [COUNTS | {"recorded": 2}]
     assert again == [COUNTS | {"unchanged": 2}]
-    assert await days(bucket, ARCHIVED, TOMBSTONE) == [date(2026, 1, 31), date(2024, 2, 29)]
-    assert len(listed(shell)) == 2
+    assert await read_days(bucket, ARCHIVED, TOMBSTONE) == [date(2026, 1, 31), date(2024, 2, 29)]
+    assert len(list_event_keys(shell)) == 2
     assert (await read_events(bucket, Evaluation(ARCHIVED, "sandbox")))[ENDED].by == "records office"
 
 
@@ -57,12 +57,12 @@ async def test_event_corrects_and_withdraws_earlier_reports(shell: Shell, bucket
     one_event = ("--event", ENDED)
 
     assert await report(shell, "ids.txt", *one_event, "--date", "2026-01-31") == [COUNTS | {"recorded": 2}]
-    corrected = await report(shell, "-", given=f"{HEADER}{ARCHIVED},{ENDED},\n{REVISED},{ENDED},2026-02-01\n")
+    corrected = await report(shell, "-", stdin=f"{HEADER}{ARCHIVED},{ENDED},\n{REVISED},{ENDED},2026-02-01\n")
     withdrawn = await report(shell, ARCHIVED, REVISED, TOMBSTONE, *one_event, "--withdraw")
 
     assert corrected == [COUNTS | {"recorded": 1, "withdrawn": 1}]
     assert withdrawn == [COUNTS | {"withdrawn": 1, "unchanged": 2}]
-    assert await days(bucket, ARCHIVED, REVISED, TOMBSTONE) == [None, None, None]
+    assert await read_days(bucket, ARCHIVED, REVISED, TOMBSTONE) == [None, None, None]
 
 
 async def test_event_reads_json_lines_parquet_and_the_list_of_a_run(shell: Shell, bucket: Bucket) -> None:
@@ -70,13 +70,13 @@ async def test_event_reads_json_lines_parquet_and_the_list_of_a_run(shell: Shell
     table = pa.table({"id": [REVISED], "date": [date(2026, 3, 2)], "event": [ENDED]})
     pq.write_table(table, shell.folder / "events.parquet")
 
-    assert await report(shell, "-", given=lines) == [COUNTS | {"recorded": 1}]
+    assert await report(shell, "-", stdin=lines) == [COUNTS | {"recorded": 1}]
     assert await report(shell, "events.parquet") == [COUNTS | {"recorded": 1}]
-    assert await days(bucket, ARCHIVED, REVISED) == [date(2026, 3, 1), date(2026, 3, 2)]
+    assert await read_days(bucket, ARCHIVED, REVISED) == [date(2026, 3, 1), date(2026, 3, 2)]
 
-    of_run = await report(shell, "--run", "q3", "--event", ENDED, "--date", "2026-03-01")
-    assert of_run == [COUNTS | {"recorded": 3, "unchanged": 1}]
-    assert await days(bucket, *eval_ids(4)) == [date(2026, 3, 1)] * 4
+    from_run = await report(shell, "--run", "q3", "--event", ENDED, "--date", "2026-03-01")
+    assert from_run == [COUNTS | {"recorded": 3, "unchanged": 1}]
+    assert await read_days(bucket, *eval_ids(4)) == [date(2026, 3, 1)] * 4
 
 
 async def test_event_refuses_each_bad_row_with_its_line_and_records_the_others(shell: Shell, bucket: Bucket) -> None:
@@ -104,7 +104,7 @@ async def test_event_refuses_each_bad_row_with_its_line_and_records_the_others(s
         "12": f"events.csv, line 11 has another date for this event of {TOMBSTONE}",
     }
     assert counts == COUNTS | {"recorded": 1, "repeated": 1, "refused": 9}
-    assert await days(bucket, ARCHIVED, REVISED, TOMBSTONE) == [date(2026, 1, 31), None, None]
+    assert await read_days(bucket, ARCHIVED, REVISED, TOMBSTONE) == [date(2026, 1, 31), None, None]
 
 
 async def test_event_names_refused_rows_on_standard_error(shell: Shell) -> None:
@@ -115,7 +115,7 @@ async def test_event_names_refused_rows_on_standard_error(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "given", "said"),
+    ("arguments", "stdin", "message"),
     [
         (("-",), f"{ARCHIVED},{ENDED},2026-01-31\n", "it has no column event"),
         (("-",), f"eval_id,event\n{ARCHIVED},{ENDED}\n", "it has no column date"),
@@ -131,14 +131,14 @@ async def test_event_names_refused_rows_on_standard_error(shell: Shell) -> None:
         (("-", "--run", "q3"), "", "need --event"),
     ],
 )
-async def test_event_refuses_what_cannot_be_used_at_all(
-    shell: Shell, arguments: tuple[str, ...], given: str, said: str
+async def test_event_records_nothing_when_its_arguments_or_its_list_are_invalid(
+    shell: Shell, arguments: tuple[str, ...], stdin: str, message: str
 ) -> None:
-    finished = await shell.run("retention", "event", *arguments, given=given)
+    finished = await shell.run("retention", "event", *arguments, given=stdin)
 
     assert (finished.code, finished.out) == (2, "")
-    assert said in finished.err
-    assert listed(shell) == []
+    assert message in finished.err
+    assert list_event_keys(shell) == []
 
 
 async def test_event_needs_a_schedule(shell: Shell) -> None:
@@ -163,4 +163,4 @@ async def test_event_can_be_interrupted(shell: Shell) -> None:
 
     assert (finished.code, finished.out) == (130, "")
     assert "run the same command to continue" in finished.err
-    assert listed(shell) == []
+    assert list_event_keys(shell) == []

@@ -55,7 +55,7 @@ async def test_the_same_command_completes_a_recording_that_died_at_any_call(tmp_
     assert results[-1] == [ReportResult.UNCHANGED, ReportResult.RECORDED]
 
 
-async def test_an_erased_evaluation_gets_no_event_even_if_it_was_erased_since_the_check(tmp_path: Path) -> None:
+async def test_no_event_is_recorded_for_an_evaluation_that_was_erased_since_the_check(tmp_path: Path) -> None:
     bucket = LocalBucket(tmp_path)
     recorder = EventRecorder(bucket, "sandbox", "records")
     await archive(bucket, EVAL_ID, Outcome.NO_DOCUMENTS)

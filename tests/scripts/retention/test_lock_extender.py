@@ -1,4 +1,4 @@
-"""Locks of documents under a duty to keep follow the clock: they are extended, never shortened, and keep their mode."""
+"""Locks of documents under a duty to keep follow the clock. They are only extended, and keep their mode."""
 
 from collections.abc import Mapping
 from datetime import UTC, date, datetime, timedelta
@@ -40,7 +40,7 @@ def closed(day: date, received: date) -> Mapping[str, EventRecord]:
     return {"closed": EventRecord(**facts, date=day, received_at=f"{received}T12:00:00.000Z")}
 
 
-async def extended(
+async def extend_lock(
     archive: S3Archive,
     *,
     locked: tuple[str, date] | None = None,
@@ -50,39 +50,39 @@ async def extended(
     today: date = TODAY,
     **facts: Any,
 ) -> tuple[str, date] | None:
-    """Return the retention that the document gets, or None if it keeps its own."""
-    told = {}
+    """Return the new retention of the document, or None if it does not change."""
+    retentions = {}
     if locked:
         until = datetime(locked[1].year, locked[1].month, locked[1].day, tzinfo=UTC)
-        told = {DOCUMENT.key: _RETENTION.format(mode=locked[0], until=until)}
-    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(told))
-    asked: list[dict[str, Any]] = []
+        retentions = {DOCUMENT.key: _RETENTION.format(mode=locked[0], until=until)}
+    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(retentions))
+    requests: list[dict[str, Any]] = []
     archive.client.meta.events.register(
-        "provide-client-params.s3.PutObjectRetention", lambda params, **_: asked.append(params["Retention"])
+        "provide-client-params.s3.PutObjectRetention", lambda params, **_: requests.append(params["Retention"])
     )
     extender = LockExtender(archive, Schedule.model_validate({"rule": [rule]}), "COMPLIANCE", days, today)
     held = manifest(documents=(DOCUMENT,), **facts)
     await extender.extend(WalkedEvaluation(Evaluation(EVALUATION.eval_id, "production"), held, events or {}))
-    assert extender.extended == len(asked)
-    return (asked[0]["Mode"], asked[0]["RetainUntilDate"].date()) if asked else None
+    assert extender.extended == len(requests)
+    return (requests[0]["Mode"], requests[0]["RetainUntilDate"].date()) if requests else None
 
 
 async def test_a_lock_is_extended_to_the_end_of_the_period_when_an_event_starts_its_clock(archive: S3Archive) -> None:
     events = closed(date(2026, 11, 1), TODAY)
 
-    new = await extended(archive, locked=("GOVERNANCE", date(2026, 12, 5)), events=events)
+    new = await extend_lock(archive, locked=("GOVERNANCE", date(2026, 12, 5)), events=events)
 
     assert new == ("GOVERNANCE", date(2031, 11, 2)), "the mode does not change"
 
 
 async def test_a_document_without_a_lock_gets_one_in_the_mode_of_the_settings(archive: S3Archive) -> None:
-    assert await extended(archive, events=closed(date(2026, 11, 1), TODAY)) == ("COMPLIANCE", date(2031, 11, 2))
+    assert await extend_lock(archive, events=closed(date(2026, 11, 1), TODAY)) == ("COMPLIANCE", date(2031, 11, 2))
 
 
 @pytest.mark.parametrize("until", [date(2031, 11, 2), date(2040, 1, 1)])
 async def test_a_lock_is_not_shortened(archive: S3Archive, until: date) -> None:
     events = closed(date(2026, 11, 1), TODAY)
-    assert await extended(archive, locked=("COMPLIANCE", until), events=events) is None
+    assert await extend_lock(archive, locked=("COMPLIANCE", until), events=events) is None
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ async def test_a_lock_whose_end_is_not_known_is_extended_when_less_than_half_of_
 ) -> None:
     locked = ("GOVERNANCE", TODAY + timedelta(days=left))
 
-    assert await extended(archive, locked=locked) == (new and ("GOVERNANCE", new))
+    assert await extend_lock(archive, locked=locked) == (new and ("GOVERNANCE", new))
     forever = {"name": "fronts", "keep_for": "forever", "keep": "must"}
-    assert await extended(archive, locked=locked, rule=forever) == (new and ("GOVERNANCE", new))
+    assert await extend_lock(archive, locked=locked, rule=forever) == (new and ("GOVERNANCE", new))
 
 
 @pytest.mark.parametrize(
@@ -109,23 +109,23 @@ async def test_a_lock_whose_end_is_not_known_is_extended_when_less_than_half_of_
     ids=["no duty to keep", "no rule", "restricted", "its period has ended"],
 )
 async def test_a_document_that_need_not_be_kept_is_not_locked(archive: S3Archive, facts: dict[str, Any]) -> None:
-    assert await extended(archive, **facts) is None
+    assert await extend_lock(archive, **facts) is None
 
 
-async def test_each_evaluation_has_its_turn_once_in_four_weeks_and_when_an_event_was_reported(
+async def test_each_evaluation_is_checked_once_in_four_weeks_and_after_an_event_was_reported(
     archive: S3Archive,
 ) -> None:
     days = [TODAY + timedelta(days=number) for number in range(28)]
-    turns = [day for day in days if await extended(archive, days=3_650, today=day)]
-    assert len(turns) == 1
+    checked_days = [day for day in days if await extend_lock(archive, days=3_650, today=day)]
+    assert len(checked_days) == 1
 
-    other = next(day for day in days if day not in turns)
-    assert await extended(archive, days=3_650, today=other, events=closed(date(2026, 11, 1), other))
+    other = next(day for day in days if day not in checked_days)
+    assert await extend_lock(archive, days=3_650, today=other, events=closed(date(2026, 11, 1), other))
     reported = closed(date(2026, 11, 1), other - timedelta(days=8))
-    assert await extended(archive, days=3_650, today=other, events=reported) is None
+    assert await extend_lock(archive, days=3_650, today=other, events=reported) is None
 
 
-async def test_an_object_that_is_gone_is_passed_over(archive: S3Archive) -> None:
+async def test_a_missing_object_is_skipped(archive: S3Archive) -> None:
     events = closed(date(2026, 11, 1), TODAY)
     extender = LockExtender(archive, Schedule.model_validate({"rule": [RULE]}), "COMPLIANCE", 8, TODAY)
     for call in ("GetObjectRetention", "PutObjectRetention"):

@@ -1,4 +1,4 @@
-"""A plan is read back as it was written, and one that is cut short or of something else is refused."""
+"""A plan is read back as it was written, and an incomplete plan or another kind of file is refused."""
 
 import gzip
 import hashlib
@@ -34,7 +34,7 @@ EVALUATIONS = [
 ]
 
 
-def written() -> bytes:
+def write_plan() -> bytes:
     file = io.BytesIO()
     writer = PlanWriter(file, HEADER)
     for each in EVALUATIONS:
@@ -45,7 +45,7 @@ def written() -> bytes:
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 def test_a_plan_is_read_back_as_it_was_written(pack: "type[bytes]") -> None:
-    data = pack(written())
+    data = pack(write_plan())
 
     plan = read_plan(io.BytesIO(data))
 
@@ -58,16 +58,16 @@ def test_a_plan_is_read_back_as_it_was_written(pack: "type[bytes]") -> None:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
 @pytest.mark.parametrize("left_out", [1, 10, 100, 300])
 def test_a_plan_that_is_cut_short_is_refused(pack: "type[bytes]", left_out: int) -> None:
-    data = pack(written())
+    data = pack(write_plan())
     if pack is bytes and left_out == 1:
-        left_out = 2  # without its last line end, a plan is whole
+        left_out = 2  # a plan without its last line end is still complete
 
     with pytest.raises(BadPlan):
         read_plan(io.BytesIO(data[:-left_out]))
 
 
 def test_a_plan_without_one_of_its_lines_is_refused() -> None:
-    first, _, *others = written().splitlines(keepends=True)
+    first, _, *others = write_plan().splitlines(keepends=True)
 
     with pytest.raises(BadPlan, match="cut short"):
         read_plan(io.BytesIO(b"".join([first, *others])))
@@ -91,7 +91,7 @@ def test_a_file_that_is_not_a_plan_is_refused(data: bytes) -> None:
     ],
 )
 def test_a_plan_with_an_impossible_value_is_refused(before: bytes, after: bytes) -> None:
-    data = written()
+    data = write_plan()
     assert before in data
 
     with pytest.raises(BadPlan):

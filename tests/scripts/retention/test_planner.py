@@ -1,4 +1,4 @@
-"""A plan counts what goes until a day and what waits for something, and names only what goes."""
+"""A plan counts the documents that are due until a day and those that wait, and lists only the due ones."""
 
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.revision import amend
 from tests.archives import eval_ids, fill
-from tests.scripts.retention.disposals import RetainedArchive, copying_the_selfie
+from tests.scripts.retention.disposals import RetainedArchive, copy_selfie_as
 from worker.config.settings import Settings
 
 PLAIN, REVISED, THIRD, TOMBSTONE = eval_ids(4)
@@ -30,7 +30,7 @@ async def archive(tmp_path: Path) -> RetainedArchive:
     return RetainedArchive(Settings(archive_url=(tmp_path / "archive").as_uri()), bucket)
 
 
-def counted(counts: PlanCounts) -> dict[tuple[str, str, str], int]:
+def count_documents(counts: PlanCounts) -> dict[tuple[str, str, str], int]:
     return {(row.state.value, row.kind, row.month): row.documents for row in counts.rows()}
 
 
@@ -39,7 +39,7 @@ async def test_a_plan_counts_documents_by_rule_kind_and_month(archive: RetainedA
 
     plan, counts = await archive.plan("2026-12-01", until=DUE)
 
-    assert counted(counts) == {
+    assert count_documents(counts) == {
         ("due", "document_front", "2027-03"): 1,
         ("due", "selfie", "2029-11"): 5,
         ("clock", "document_front", ""): 4,
@@ -56,10 +56,10 @@ async def test_a_plan_counts_documents_by_rule_kind_and_month(archive: RetainedA
     }
 
 
-async def test_documents_that_are_overdue_go_in_the_current_month(archive: RetainedArchive) -> None:
+async def test_overdue_documents_are_counted_in_the_current_month(archive: RetainedArchive) -> None:
     counts = (await archive.plan("2035-07-01"))[1]
 
-    assert counted(counts)["due", "selfie", "2035-07"] == 5
+    assert count_documents(counts)["due", "selfie", "2035-07"] == 5
 
 
 async def test_documents_wait_for_grace_review_and_matters(archive: RetainedArchive) -> None:
@@ -74,7 +74,7 @@ async def test_documents_wait_for_grace_review_and_matters(archive: RetainedArch
 
     plan, counts = await archive.plan("2026-11-30")
 
-    assert counted(counts) == {
+    assert count_documents(counts) == {
         ("due", "selfie", "2026-11"): 4,
         ("hold", "selfie", ""): 1,
         ("review", "document_back", ""): 5,
@@ -90,7 +90,7 @@ async def test_documents_wait_for_grace_review_and_matters(archive: RetainedArch
 async def test_a_lock_that_ends_after_the_plan_holds_documents_back(
     archive: RetainedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`test_apply_command.py` looks up locks in S3."""
+    """`test_disposal.py` looks up locks in S3."""
     found = {
         PLAIN: VersionLock("COMPLIANCE", datetime(2030, 5, 1, 10, tzinfo=UTC)),
         REVISED: VersionLock("GOVERNANCE", datetime(2030, 6, 1, tzinfo=UTC)),
@@ -100,7 +100,7 @@ async def test_a_lock_that_ends_after_the_plan_holds_documents_back(
 
     plan, counts = await archive.plan("2026-12-01", until="2029-12-24")
 
-    assert counted(counts) == {
+    assert count_documents(counts) == {
         ("due", "selfie", "2029-12"): 1,
         ("compliance_lock", "selfie", "2030-05"): 1,
         ("governance_lock", "selfie", "2030-06"): 3,
@@ -115,7 +115,7 @@ async def test_a_lock_holds_back_all_documents_with_the_same_bytes(
 ) -> None:
     archive.schedule["rule"] = [{"name": "all", "kind": ["selfie", "other"], "keep_for": "1d", "clock": "archived"}]
     for eval_id in (PLAIN, THIRD):
-        await amend(archive.bucket, Evaluation(eval_id, "sandbox"), copying_the_selfie("other"))
+        await amend(archive.bucket, Evaluation(eval_id, "sandbox"), copy_selfie_as("other"))
     found = {
         (PLAIN, "selfie"): VersionLock("COMPLIANCE", datetime(2030, 5, 1, tzinfo=UTC)),
         (THIRD, "other"): VersionLock("COMPLIANCE", datetime(2027, 2, 1, tzinfo=UTC)),
@@ -124,7 +124,7 @@ async def test_a_lock_holds_back_all_documents_with_the_same_bytes(
 
     plan, counts = await archive.plan("2026-12-01", until="2027-03-01")
 
-    assert counted(counts) == {
+    assert count_documents(counts) == {
         ("due", "selfie", "2026-12"): 3,
         ("due", "selfie", "2027-02"): 1,
         ("due", "other", "2027-02"): 1,
@@ -139,14 +139,14 @@ async def test_a_lock_holds_back_all_documents_with_the_same_bytes(
 async def test_locks_are_looked_up_for_a_bounded_number_of_due_documents(
     archive: RetainedArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[str] = []
+    looked_up: list[str] = []
     monkeypatch.setattr(planner, "MOST_LOCKS", 2)
-    monkeypatch.setattr(survey, "find_retention_reader", lambda _: asked.append)
+    monkeypatch.setattr(survey, "find_retention_reader", lambda _: looked_up.append)
 
     counts = (await archive.plan(DUE))[1]
 
-    assert (len(asked), counts.unchecked) == (2, 3)
-    assert {key.split("/")[2] for key in asked} == {"selfie"}
+    assert (len(looked_up), counts.unchecked) == (2, 3)
+    assert {key.split("/")[2] for key in looked_up} == {"selfie"}
     assert "not looked up" in " ".join(counts.problems())
 
 
@@ -175,8 +175,8 @@ async def test_documents_of_a_damaged_manifest_or_event_are_kept_and_counted(arc
     assert [each.eval_id for each in plan.evaluations()] == [THIRD]
 
 
-async def test_keys_of_others_and_events_without_an_evaluation_are_passed_over(archive: RetainedArchive) -> None:
-    before = counted((await archive.plan(DUE))[1])
+async def test_unknown_keys_and_events_without_an_evaluation_are_ignored(archive: RetainedArchive) -> None:
+    before = count_documents((await archive.plan(DUE))[1])
     labels = ObjectAttributes("application/json")
     for key in ("sandbox/manifest.json", "sandbox/0/manifest.json", f"sandbox/{PLAIN}/x/manifest.json"):
         await archive.bucket.create(key, b"{}", labels)
@@ -186,7 +186,7 @@ async def test_keys_of_others_and_events_without_an_evaluation_are_passed_over(a
 
     counts = (await archive.plan(DUE))[1]
 
-    assert (counted(counts), counts.damaged, counts.evaluations) == (before, 0, 4)
+    assert (count_documents(counts), counts.damaged, counts.evaluations) == (before, 0, 4)
 
 
 async def test_a_plan_of_one_environment_leaves_out_the_other(archive: RetainedArchive) -> None:
@@ -194,7 +194,9 @@ async def test_a_plan_of_one_environment_leaves_out_the_other(archive: RetainedA
     assert (other.evaluations, other.rows()) == (0, [])
 
 
-async def test_bundles_in_quarantine_are_counted_as_kept_even_when_nothing_else_of_them_is_left(tmp_path: Path) -> None:
+async def test_bundles_in_quarantine_are_counted_as_kept_even_if_their_documents_are_disposed_of(
+    tmp_path: Path,
+) -> None:
     bucket = LocalBucket(tmp_path / "archive")
     await fill(bucket, eval_ids(7), size=10)
     archive = RetainedArchive(Settings(archive_url=(tmp_path / "archive").as_uri()), bucket)

@@ -1,4 +1,4 @@
-"""A running server, and a client of it."""
+"""A running server and its client."""
 
 import base64
 import contextlib
@@ -31,7 +31,7 @@ MONITORING = "token-of-the-monitoring"
 
 @dataclass(frozen=True)
 class Response:
-    """What came back."""
+    """The status, headers and body of an answer."""
 
     status: int
     headers: Mapping[str, str]
@@ -43,14 +43,14 @@ class Response:
 
 
 class Client:
-    """Knocks at open doors, with a good secret unless told otherwise."""
+    """A client of a server. It sends a valid secret unless the test sends another one."""
 
     def __init__(self, url: str, http: aiohttp.ClientSession) -> None:
         self.url = url
         self._http = http
 
     async def send(self, method: str, path: str, body: Any = None, **headers: str) -> Response:
-        """Send a request; an underscore in a header's name stands for a hyphen."""
+        """Send a request. An underscore in the name of a header stands for a hyphen."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         data = None if body is None else io.BytesIO(body if isinstance(body, bytes) else json.dumps(body).encode())
         async with self._http.request(method, self.url + path, data=data, headers=named) as response:
@@ -60,30 +60,30 @@ class Client:
         """Deliver an event as RiskOS does."""
         return await self.send("POST", "/webhooks/riskos", event, **{"Authorization": f"Bearer {TOKEN}", **headers})
 
-    async def hand_in(self, body: Any, **headers: str) -> Response:
-        """Hand in IDs as a producer does."""
+    async def submit(self, body: Any, **headers: str) -> Response:
+        """Submit IDs as a producer does."""
         return await self.send("POST", "/evaluations", body, **{"Authorization": f"Bearer {INTAKE}", **headers})
 
     async def look_up(self, eval_id: str) -> Response:
-        """Ask what became of an evaluation."""
+        """Get the status of an evaluation."""
         return await self.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")
 
-    async def figures(self) -> str:
-        """Return the page of figures."""
+    async def metrics(self) -> str:
+        """Return the metrics as text."""
         return (await self.send("GET", "/metrics", Authorization=f"Bearer {MONITORING}")).body.decode()
 
 
 def basic(pair: str) -> str:
-    """What a browser sends for ``user:password``."""
+    """Return the header that a browser sends for ``user:password``."""
     return "Basic " + base64.b64encode(pair.encode()).decode()
 
 
 def event(eval_id: Any = None, **changes: Any) -> dict[str, Any]:
-    """An event as RiskOS sends it; ``data`` of the changes goes into its data."""
+    """Return an event as RiskOS sends it. ``data`` in the changes is merged into its data."""
     data = {"id": "customers-own", "eval_id": eval_id or str(uuid4()), "environment_name": "Sandbox"}
     data |= changes.pop("data", {})
-    made = {"event_id": str(uuid4()), "event_type": "evaluation_completed", "event_at": "2026-01-01T00:00:00Z"}
-    return {**made, "data": data, **changes}
+    facts = {"event_id": str(uuid4()), "event_type": "evaluation_completed", "event_at": "2026-01-01T00:00:00Z"}
+    return {**facts, "data": data, **changes}
 
 
 def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
@@ -105,7 +105,7 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
 async def opened(
     settings: Settings, bounds: HttpLimits | None = None, *, read_only: bool = False
 ) -> AsyncIterator[Client]:
-    """Have open doors for as long as the block lasts."""
+    """Run a server until the block ends, and yield its client."""
     async with (
         running_server(settings, load_accounts(settings), "127.0.0.1", 0, bounds, read_only=read_only) as url,
         aiohttp.ClientSession() as http,
@@ -124,8 +124,8 @@ async def client(settings: Settings) -> AsyncIterator[Client]:
         yield client
 
 
-async def everything_in(redis: Redis) -> str:
-    """All keys and values of a Redis, as one text."""
+async def dump_redis(redis: Redis) -> str:
+    """Return all keys and values of a Redis as one text."""
     texts = []
     async for key in redis.scan_iter():
         match await redis.type(key):

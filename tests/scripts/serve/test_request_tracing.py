@@ -1,4 +1,4 @@
-"""A request that is answered is a span within the caller's trace."""
+"""Each answered request is a span in the trace of its caller."""
 
 from uuid import uuid4
 
@@ -21,7 +21,7 @@ async def test_submitted_ids_join_the_trace_of_the_caller(
 ) -> None:
     eval_id = str(uuid4())
     async with opened(settings) as client:
-        assert (await client.hand_in({"eval_ids": [eval_id]}, traceparent=PARENT)).status == 202
+        assert (await client.submit({"eval_ids": [eval_id]}, traceparent=PARENT)).status == 202
     request, accept = named(spans, "POST /evaluations"), named(spans, "accept")
     assert (request.kind, parent_of(request)) == (SpanKind.SERVER, PARENT_SPAN)
     assert request.context
@@ -32,8 +32,8 @@ async def test_submitted_ids_join_the_trace_of_the_caller(
         "url.scheme": "http",
         "http.response.status_code": 202,
     }
-    kept = await redis.hget("docv:ledger:entries", eval_id)
-    assert f"{PARENT_TRACE:032x}" in str(kept)
+    entry = await redis.hget("docv:ledger:entries", eval_id)
+    assert f"{PARENT_TRACE:032x}" in str(entry)
 
 
 async def test_an_event_joins_the_trace_of_the_caller(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811

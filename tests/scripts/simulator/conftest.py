@@ -42,7 +42,7 @@ class Client:
         async with self._http.request(method, url, headers=headers, json=body, allow_redirects=False) as response:
             return Response(response.status, response.headers, await response.read())
 
-    async def ask(self, eval_id: str, key: str | None = KEY) -> Response:
+    async def get_documents(self, eval_id: str, key: str | None = KEY) -> Response:
         return await self.send("GET", f"/api/evaluation/{eval_id}/documents", key)
 
 

@@ -14,7 +14,7 @@ ATTEMPTS = 3
 
 
 async def archive(client: Client, eval_id: str) -> Outcome:
-    """Archive as a careful client does that does not know the scenarios."""
+    """Archive like a careful client that does not know the scenarios."""
     outcome = Outcome.FAILED
     for _ in range(ATTEMPTS):
         outcome = await attempt(client, eval_id)
@@ -25,7 +25,7 @@ async def archive(client: Client, eval_id: str) -> Outcome:
 
 async def attempt(client: Client, eval_id: str) -> Outcome:
     try:
-        response = await client.ask(eval_id)
+        response = await client.get_documents(eval_id)
     except aiohttp.ClientError:
         return Outcome.FAILED
     match response.status:
@@ -33,8 +33,8 @@ async def attempt(client: Client, eval_id: str) -> Outcome:
             return Outcome.NOT_FOUND if b"Evaluation" in response.body else Outcome.FAILED
         case 400:
             message = response.body.lower()
-            absent = b"no documents found" in message or b"images not available" in message
-            return Outcome.NO_DOCUMENTS if absent else Outcome.REJECTED
+            has_no_documents = b"no documents found" in message or b"images not available" in message
+            return Outcome.NO_DOCUMENTS if has_no_documents else Outcome.REJECTED
         case 200 if response.headers.get("Content-Type") == "application/zip" and response.named_for == eval_id:
             return Outcome.ARCHIVED if is_sound(response.body) else Outcome.UNREADABLE
         case _:
@@ -62,7 +62,7 @@ def test_demo_ids_cover_every_outcome_and_are_mostly_archived() -> None:
     assert outcomes[Outcome.ARCHIVED] > 200
 
 
-def test_demo_ids_are_unique_and_stable_in_number() -> None:
+def test_demo_ids_are_unique_and_a_shorter_list_is_a_prefix() -> None:
     assert len(set(demo_ids(1000))) == 1000
     assert demo_ids(1000)[:50] == demo_ids(50)
     assert demo_ids(0) == []

@@ -15,7 +15,7 @@ PLAIN = eval_id_for(Scenario.DOCUMENTED, 1)
 async def statuses(simulator: Simulator, *keys: str) -> list[int]:
     async with aiohttp.ClientSession() as http:
         client = Client(simulator, http)
-        return [(await client.ask(PLAIN, key)).status for key in keys]
+        return [(await client.get_documents(PLAIN, key)).status for key in keys]
 
 
 async def test_a_change_of_one_key_does_not_affect_the_other() -> None:
@@ -38,5 +38,5 @@ async def test_a_control_request_changes_the_key_that_it_names() -> None:
     ):
         client = Client(simulator, http)
         assert (await client.send("POST", f"/__control?key={OTHER}", body={"refuse_with": 500})).status == 204
-        assert (await client.send("POST", "/__control?key=nobody", body={"refuse_with": 500})).status == 404
+        assert (await client.send("POST", "/__control?key=no-such-key", body={"refuse_with": 500})).status == 404
         assert await statuses(simulator, KEY, OTHER) == [200, 500]

@@ -28,8 +28,8 @@ def decoded(file: bytes) -> Image.Image:
         return image
 
 
-def shown(file: bytes) -> tuple[str | None, tuple[int, int], bytes]:
-    """Return what a viewer shows of an image: its format, its size, its pixels."""
+def visible_content(file: bytes) -> tuple[str | None, tuple[int, int], bytes]:
+    """Return the visible content of an image: its format, its size and its pixels."""
     image = decoded(file)
     return image.format, image.size, image.convert("RGB").tobytes()
 
@@ -37,9 +37,9 @@ def shown(file: bytes) -> tuple[str | None, tuple[int, int], bytes]:
 def test_the_samples_are_up_to_date() -> None:
     drawn = draw_samples()
     assert SAMPLES.keys() == drawn.keys()
-    # Encoders of PNG may write other bytes on other processors, so what they show is compared.
+    # PNG encoders may write different bytes on other processors, so the visible content is compared.
     assert drawn.pop("page.pdf") == SAMPLES["page.pdf"]
-    assert [name for name, file in drawn.items() if shown(file) != shown(SAMPLES[name])] == []
+    assert [name for name, file in drawn.items() if visible_content(file) != visible_content(SAMPLES[name])] == []
 
 
 def test_the_samples_are_small() -> None:
@@ -51,7 +51,7 @@ def test_the_samples_are_small() -> None:
 def test_a_jpeg_shows_its_sample_and_has_about_the_requested_size(subject: Subject, size: int) -> None:
     picture = pictures.jpeg(ONE, subject, size)
     assert 0.79 * size <= len(picture) <= 1.21 * size
-    assert shown(picture) == shown(SAMPLES[f"{subject.value}.jpg"])
+    assert visible_content(picture) == visible_content(SAMPLES[f"{subject.value}.jpg"])
 
 
 @every_subject
@@ -59,7 +59,7 @@ def test_a_jpeg_is_never_smaller_than_its_sample(subject: Subject) -> None:
     sample = SAMPLES[f"{subject.value}.jpg"]
     picture = pictures.jpeg(ONE, subject, 0)
     assert len(sample) < len(picture) < len(sample) + 100
-    assert shown(picture) == shown(sample)
+    assert visible_content(picture) == visible_content(sample)
 
 
 @every_subject
@@ -86,7 +86,7 @@ def test_a_page_is_stable_and_differs_for_each_evaluation_and_label(
 def test_a_page_has_its_format(form: str) -> None:
     page = PAGES[form](ONE, "Label")
     assert decoded(page).format == form
-    assert shown(page) == shown(SAMPLES[f"page.{form.lower()}"])
+    assert visible_content(page) == visible_content(SAMPLES[f"page.{form.lower()}"])
 
 
 def test_a_png_has_a_comment_that_names_its_evaluation() -> None:

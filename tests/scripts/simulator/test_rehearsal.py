@@ -3,7 +3,7 @@ import shlex
 from scripts.simulator.rehearsal import rehearsal_commands, rehearsal_settings
 
 
-def test_the_rate_is_at_most_what_the_simulator_grants() -> None:
+def test_the_rate_is_at_most_the_rate_of_the_simulator() -> None:
     rates = [rehearsal_settings("http://127.0.0.1:1", "key", rate)["DOCV_RATE"] for rate in (None, 0, 5, 5_000)]
     assert rates == ["100", "100", "5", "100"]
 

@@ -20,13 +20,13 @@ PLAIN = eval_id_for(Scenario.DOCUMENTED, 1)
 
 @pytest.mark.parametrize("key", [None, "another key", ""])
 async def test_a_request_is_answered_401_without_the_right_key(client: Client, key: str | None) -> None:
-    assert (await client.ask(PLAIN, key)).status == 401
+    assert (await client.get_documents(PLAIN, key)).status == 401
     assert client.simulator.stats().granted == 0
 
 
 @pytest.mark.parametrize("eval_id", ["no-uuid", "%7B0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10%7D", "1"])
 async def test_a_request_is_answered_400_when_the_id_is_not_a_uuid(client: Client, eval_id: str) -> None:
-    assert (await client.ask(eval_id)).status == 400
+    assert (await client.get_documents(eval_id)).status == 400
 
 
 @pytest.mark.parametrize("path", ["/", "/api/evaluation", f"/api/evaluation/{PLAIN}/", "/api/evaluation//documents"])
@@ -35,7 +35,7 @@ async def test_a_wrong_path_is_answered_404(client: Client, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "HEAD"])
-async def test_documents_are_answered_405_for_other_methods(client: Client, method: str) -> None:
+async def test_other_methods_are_answered_405(client: Client, method: str) -> None:
     assert (await client.send(method, f"/api/evaluation/{PLAIN}/documents")).status == 405
 
 
@@ -53,7 +53,7 @@ async def test_image_bytes_sets_the_size_of_pictures() -> None:
 
 async def test_the_rate_is_enforced_and_counted(client: Client) -> None:
     client.simulator.change(rate=5, header_style="standard")
-    responses = await asyncio.gather(*[client.ask(PLAIN) for _ in range(12)])
+    responses = await asyncio.gather(*[client.get_documents(PLAIN) for _ in range(12)])
     refused = [response for response in responses if response.status == 429]
     stats = client.simulator.stats()
     assert len(refused) == stats.refused_by_rate == 7
@@ -68,22 +68,22 @@ async def test_the_rate_is_enforced_and_counted(client: Client) -> None:
 async def test_a_rate_limited_request_does_not_advance_the_sequence(client: Client) -> None:
     eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
     client.simulator.change(rate=0)
-    assert (await client.ask(eval_id)).status == 429
+    assert (await client.get_documents(eval_id)).status == 429
     client.simulator.change(rate=None)
-    assert (await client.ask(eval_id)).status == 500
+    assert (await client.get_documents(eval_id)).status == 500
 
 
 async def test_a_429_has_no_rate_headers_with_the_style_none(client: Client) -> None:
     client.simulator.change(rate=0, header_style=RateHeaderStyle.NONE)
-    response = await client.ask(PLAIN)
+    response = await client.get_documents(PLAIN)
     assert response.status == 429
     assert not [name for name in response.headers if "rate" in name.lower() or "retry" in name.lower()]
 
 
 async def test_a_429_names_the_quota_when_it_is_spent(client: Client) -> None:
     client.simulator.change(quota=1, header_style="x", day_seconds=100)
-    assert (await client.ask(PLAIN)).status == 200
-    response = await client.ask(PLAIN)
+    assert (await client.get_documents(PLAIN)).status == 200
+    response = await client.get_documents(PLAIN)
     assert response.status == 429
     assert "quota" in orjson.loads(response.body)["message"]
     assert 98 <= int(response.headers["X-Retry-After"]) <= 100
@@ -109,16 +109,16 @@ async def test_a_neighbour_uses_the_same_rate_and_has_its_own_counters() -> None
 async def test_latency_follows_the_options(client: Client) -> None:
     client.simulator.change(latency_ms=150, jitter_ms=50)
     began = time.monotonic()
-    await client.ask(PLAIN)
+    await client.get_documents(PLAIN)
     assert time.monotonic() - began >= 0.1
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503])
 async def test_refuse_with_answers_all_requests_until_it_is_removed(client: Client, status: int) -> None:
     assert (await client.send("POST", "/__control", body={"refuse_with": status})).status == 204
-    assert (await client.ask(PLAIN)).status == status
+    assert (await client.get_documents(PLAIN)).status == status
     assert (await client.send("POST", "/__control", body={"refuse_with": None})).status == 204
-    assert (await client.ask(PLAIN)).status == 200
+    assert (await client.get_documents(PLAIN)).status == 200
 
 
 @pytest.mark.parametrize("body", [{"api_key": "mine"}, {"rate": -1}, {"no_such": 1}, [], None])
@@ -131,8 +131,8 @@ async def test_an_invalid_change_is_answered_400_and_changes_nothing(client: Cli
 
 
 async def test_stats_can_be_read_and_reset(client: Client) -> None:
-    await client.ask(PLAIN)
-    await client.ask(eval_id_for(Scenario.NOT_FOUND, 1))
+    await client.get_documents(PLAIN)
+    await client.get_documents(eval_id_for(Scenario.NOT_FOUND, 1))
     everything = orjson.loads((await client.send("GET", "/__stats", key=None)).body)
     assert everything["requests"] == everything["granted"] == 2
     assert everything["by_status"] == {"200": 1, "404": 1}
@@ -145,9 +145,9 @@ async def test_stats_can_be_read_and_reset(client: Client) -> None:
 
 async def test_a_reset_clears_the_stats_and_keeps_the_sequences(client: Client) -> None:
     eval_id = eval_id_for(Scenario.ERROR_500_ONCE, 1)
-    await client.ask(eval_id)
+    await client.get_documents(eval_id)
     client.simulator.reset()
-    assert (await client.ask(eval_id)).status == 200
+    assert (await client.get_documents(eval_id)).status == 200
     assert client.simulator.stats().by_evaluation == {eval_id: 1}
 
 
@@ -157,7 +157,7 @@ async def test_control_requests_of_other_machines_are_answered_403(
     monkeypatch.setattr(aiohttp.web.Request, "remote", "192.0.2.1")
     for method, path in (("POST", "/__control"), ("POST", "/__reset"), ("GET", "/__stats")):
         assert (await client.send(method, path, body={})).status == 403
-    assert (await client.ask(PLAIN)).status == 200
+    assert (await client.get_documents(PLAIN)).status == 200
 
 
 async def test_start_simulator_raises_os_error_when_the_address_is_in_use() -> None:
@@ -168,7 +168,7 @@ async def test_start_simulator_raises_os_error_when_the_address_is_in_use() -> N
 @pytest.mark.parametrize("scenario", [Scenario.SLOW_HEADERS, Scenario.SLOW_BODY])
 async def test_stop_does_not_wait_for_a_slow_response(client: Client, scenario: Scenario) -> None:
     client.simulator.change(slow_seconds=60)
-    request = asyncio.ensure_future(client.ask(eval_id_for(scenario, 1)))
+    request = asyncio.ensure_future(client.get_documents(eval_id_for(scenario, 1)))
     await asyncio.sleep(0.3)
     assert client.simulator.stats().by_status == {200: 1}
     assert not request.done()
@@ -177,13 +177,15 @@ async def test_stop_does_not_wait_for_a_slow_response(client: Client, scenario: 
         await request
 
 
-async def test_a_closed_connection_of_a_client_logs_nothing(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+async def test_nothing_is_logged_when_a_client_closes_its_connection(
+    client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
     client.simulator.change(slow_seconds=0.3)
     for scenario in (Scenario.SLOW_HEADERS, Scenario.SLOW_BODY):
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(client.ask(eval_id_for(scenario, 1)), 0.1)
+            await asyncio.wait_for(client.get_documents(eval_id_for(scenario, 1)), 0.1)
     await asyncio.sleep(0.4)
-    assert (await client.ask(PLAIN)).status == 200
+    assert (await client.get_documents(PLAIN)).status == 200
     assert caplog.records == []
 
 

@@ -36,7 +36,7 @@ def test_a_snapshot_can_be_limited_to_one_evaluation() -> None:
     counted = SimulatorStats()
     counted.count_request("one", 0)
     assert counted.snapshot("one").by_evaluation == {"one": 1}
-    assert counted.snapshot("never asked for").by_evaluation == {"never asked for": 0}
+    assert counted.snapshot("never requested").by_evaluation == {"never requested": 0}
 
 
 def test_the_number_of_counted_evaluations_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:

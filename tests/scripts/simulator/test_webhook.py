@@ -1,4 +1,4 @@
-"""`simulate --webhook` delivers events as RiskOS does, and `serve`'s reader understands them."""
+"""`simulate --webhook` delivers events as RiskOS does, and `serve` can read them."""
 
 import base64
 from collections.abc import AsyncIterator
@@ -19,16 +19,16 @@ DOCUMENTED, NO_STEP = (eval_id_for(each, 1) for each in (Scenario.DOCUMENTED, Sc
 
 @pytest.fixture
 async def received() -> AsyncIterator[list[dict[str, Any]]]:
-    """A webhook that keeps what comes; it answers 503 to `reevaluation`. The address is in the first entry."""
+    """Run a webhook that records events; it answers 503 to `reevaluation`. The first entry has its URL."""
     events: list[dict[str, Any]] = []
 
-    async def keep(request: web.Request) -> web.Response:
+    async def record(request: web.Request) -> web.Response:
         body = await request.json()
         events.append({"authorization": request.headers["Authorization"], **body})
         return web.Response(status=503 if body["event_type"] == "reevaluation" else 200, text="taken")
 
     application = web.Application()
-    application.add_routes([web.post("/webhooks/riskos", keep)])
+    application.add_routes([web.post("/webhooks/riskos", record)])
     runner = web.AppRunner(application)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -38,7 +38,7 @@ async def received() -> AsyncIterator[list[dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("event_type", ["evaluation_completed", "reevaluation", "case_attachment_added"])
-def test_an_event_is_understood_by_serve(event_type: str) -> None:
+def test_serve_can_read_a_simulated_event(event_type: str) -> None:
     found = read_event(make_event(DOCUMENTED, event_type), "sandbox")
     assert isinstance(found, RequestedEvaluation)
     assert (found.eval_id, found.event_type) == (DOCUMENTED, event_type)
@@ -58,8 +58,8 @@ async def test_the_secret_comes_from_a_file_or_from_the_settings(
     (tmp_path / "secret").write_text("user:password\n", "utf-8")
     shell = Shell(tmp_path, {"DOCV_WEBHOOK_SECRETS": "bearer-token-of-a-webhook,another-token-of-a-webhook"})
     webhook = ("--webhook", received[0]["url"])
-    named = await shell.run("simulate", *webhook, DOCUMENTED)
-    assert (named.code, named.out) == (0, f"{DOCUMENTED}  200  taken\n")
+    delivered = await shell.run("simulate", *webhook, DOCUMENTED)
+    assert (delivered.code, delivered.out) == (0, f"{DOCUMENTED}  200  taken\n")
     assert (await shell.run("simulate", *webhook, "--ids", "2", "--secret-file", "secret")).code == 0
     assert [event["authorization"] for event in received[1:]] == [
         "Bearer bearer-token-of-a-webhook",
@@ -86,7 +86,7 @@ async def test_simulate_exits_with_1_when_refused_and_3_when_unreachable(
         (("--webhook", "nowhere", "--secret-file", "secret"), "expected a URL"),
     ],
 )
-async def test_simulate_exits_with_2_when_an_option_is_missing(
+async def test_simulate_exits_with_2_when_an_option_is_missing_or_invalid(
     tmp_path: Path, arguments: tuple[str, ...], message: str
 ) -> None:
     (tmp_path / "secret").write_text("token", "utf-8")

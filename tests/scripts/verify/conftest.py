@@ -1,4 +1,4 @@
-"""The archive to verify, in a folder and in S3, and direct access to tamper with it."""
+"""The archive to verify, in a folder or in S3, with direct access to tamper with its objects."""
 
 import time
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ from worker.config.settings import Settings
 
 
 @dataclass
-class Place:
-    """An archive.
+class Target:
+    """An archive that a test verifies and tampers with.
 
     Attributes:
-        settings: its settings.
-        bucket: the access of workers.
-        hand: direct access, for tampering.
+        settings: settings that name the archive.
+        bucket: the archive as workers use it.
+        hand: direct access to the objects, for tampering.
         ctx: the context of the last verification.
     """
 
@@ -36,12 +36,12 @@ class Place:
     hand: Hand
     ctx: VerifyContext | None = None
 
-    async def checked(self, group: ObjectGroup) -> list[Difference]:
+    async def check(self, group: ObjectGroup) -> list[Difference]:
         """Return the differences of one evaluation or run."""
         async with open_lister(self.settings) as lister:
             return await find_differences(VerifyContext(self.bucket, lister, young=time.time()), group)
 
-    async def verified(self, *, grace: float = 0, **facts: Any) -> list[Difference]:
+    async def verify(self, *, grace: float = 0, **facts: Any) -> list[Difference]:
         """Return all differences."""
         async with open_lister(self.settings) as lister:
             ctx = self.ctx = VerifyContext(self.bucket, lister, young=time.time() - grace, **facts)
@@ -54,7 +54,7 @@ class Place:
 
 
 @pytest.fixture(params=["folder", "s3"])
-async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Place]:
+async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Target]:
     if request.param == "folder":
         root = tmp_path / "archive"
         root.mkdir()
@@ -64,4 +64,4 @@ async def place(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         settings = Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)
         hand = BucketHand(s3)
     async with open_read_only_bucket(settings) as bucket:
-        yield Place(settings, bucket, hand)
+        yield Target(settings, bucket, hand)

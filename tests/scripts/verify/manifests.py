@@ -1,4 +1,4 @@
-"""Manifests for the small tests of verify, and a bucket that is a dictionary."""
+"""Manifests for the unit tests of verify, and a bucket in memory."""
 
 import hashlib
 from collections.abc import Mapping
@@ -19,14 +19,14 @@ AT = "2026-11-23T04:00:00.000Z"
 
 
 def document(**changes: Any) -> DocumentRecord:
-    """Return the record of a selfie, with some changes."""
+    """Return the record of a selfie with some changes."""
     key = EVALUATION.document_key("selfie", SHA256, "jpg")
     facts = {"name": "user_uploaded/a.jpg", "kind": "selfie", "key": key, "media_type": "image/jpeg", "modified": None}
     return DocumentRecord.model_validate(facts | {"size": len(CONTENT), "sha256": SHA256} | changes)
 
 
 def manifest(revision: int = 1, before: bytes | None = None, **changes: Any) -> Manifest:
-    """Return a manifest with a selfie, with some changes.
+    """Return the manifest of a selfie with some changes.
 
     Args:
         before: bytes of the previous manifest.
@@ -51,14 +51,14 @@ def manifest(revision: int = 1, before: bytes | None = None, **changes: Any) -> 
     return Manifest.model_validate(facts | changes)
 
 
-async def holding(objects: Mapping[str, bytes]) -> S3Bucket:
-    """Return a bucket with these objects."""
+async def bucket_with(objects: Mapping[str, bytes]) -> S3Bucket:
+    """Return a bucket in memory with these objects."""
     bucket = S3Bucket(MemoryStore())
     for key, data in objects.items():
         await bucket.create(key, data, ObjectAttributes("application/json"))
     return bucket
 
 
-def listed(objects: Mapping[str, bytes]) -> dict[str, ListedObject]:
-    """Return these objects as a listing shows them."""
+def list_objects(objects: Mapping[str, bytes]) -> dict[str, ListedObject]:
+    """Return these objects as a listing contains them, by key."""
     return {key: ListedObject(key, len(data), 0.0) for key, data in objects.items()}

@@ -14,109 +14,112 @@ from tasks.errors import StorageError
 from tasks.storage.bucket import ListedObject
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring, seal
-from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, holding, manifest
+from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, bucket_with, manifest
 
 OTHER = "0" * 64
 
 
-def claim() -> ExpectedObject:
+def expect_selfie() -> ExpectedObject:
     (found,) = expected_objects(EVALUATION, [ManifestRecord("manifest", manifest(), OTHER)]).documents.values()
     return found
 
 
 @dataclass
 class Lister:
-    """The facts beside an object, and the requests for them; None for a folder, an error for a store that fails."""
+    """A lister that returns one result for the object, or raises it, and records the requests.
 
-    beside: ObjectHead | StorageError | None
-    asked: list[str] = field(default_factory=list)
+    The result is None for an archive in a folder.
+    """
+
+    head_result: ObjectHead | StorageError | None
+    requests: list[str] = field(default_factory=list)
 
     async def walk(self, prefix: str) -> AsyncIterator[list[ListedObject]]:
         raise AssertionError(prefix)
         yield []
 
     async def head(self, key: str) -> ObjectHead | None:
-        return self._told("head", key)
+        return self._answer("head", key)
 
     async def get(self, key: str) -> ObjectHead | None:
-        return self._told("get", key)
+        return self._answer("get", key)
 
-    def _told(self, how: str, key: str) -> ObjectHead | None:
-        assert key == claim().key
-        self.asked.append(how)
-        if isinstance(self.beside, StorageError):
-            raise self.beside
-        return self.beside
+    def _answer(self, method: str, key: str) -> ObjectHead | None:
+        assert key == expect_selfie().key
+        self.requests.append(method)
+        if isinstance(self.head_result, StorageError):
+            raise self.head_result
+        return self.head_result
 
 
-def labelled(**changes: object) -> ObjectHead:
-    found = claim()
+def make_head(**changes: object) -> ObjectHead:
+    found = expect_selfie()
     tags = {name: min(allowed) for name, allowed in found.tags.items()}
-    whole = ObjectHead(sha256=SHA256, metadata=found.metadata, tags=tags, lock="COMPLIANCE", content=SHA256)
-    return replace(whole, **changes)  # type: ignore[arg-type]
+    complete = ObjectHead(sha256=SHA256, metadata=found.metadata, tags=tags, lock="COMPLIANCE", content=SHA256)
+    return replace(complete, **changes)  # type: ignore[arg-type]
 
 
-async def wrong(
+async def find_problems(
     lister: Lister,
     *,
     depth: VerifyDepth = VerifyDepth.CONTENT,
     content: bytes | None = CONTENT,
     size: int | None = len(CONTENT),
     lock: str | None = None,
-    of: ExpectedObject | None = None,
+    expected: ExpectedObject | None = None,
 ) -> list[str]:
-    of = of or claim()
-    bucket = await holding({} if content is None else {of.key: content})
+    expected = expected or expect_selfie()
+    bucket = await bucket_with({} if content is None else {expected.key: content})
     ctx = VerifyContext(bucket, lister, young=0.0, depth=depth, lock_expected=lock)
-    stored = None if size is None else ListedObject(of.key, size, 0.0)
-    return [each.problem.value for each in await check_object(ctx, EVALUATION.eval_id, of, stored)]
+    stored = None if size is None else ListedObject(expected.key, size, 0.0)
+    return [each.problem.value for each in await check_object(ctx, EVALUATION.eval_id, expected, stored)]
 
 
 @pytest.mark.parametrize("depth", VerifyDepth)
 async def test_an_object_has_no_differences_when_it_matches_its_manifest(depth: VerifyDepth) -> None:
-    for lister in (Lister(labelled()), Lister(None)):
-        assert await wrong(lister, depth=depth, lock="COMPLIANCE") == []
+    for lister in (Lister(make_head()), Lister(None)):
+        assert await find_problems(lister, depth=depth, lock="COMPLIANCE") == []
 
 
 @pytest.mark.parametrize("depth", VerifyDepth)
-async def test_a_missing_object_or_one_of_another_size_costs_no_further_requests(depth: VerifyDepth) -> None:
-    lister = Lister(labelled())
-    assert await wrong(lister, depth=depth, size=None) == ["object_missing"]
-    assert await wrong(lister, depth=depth, size=1) == ["size_differs"]
-    assert lister.asked == []
+async def test_a_missing_object_or_one_of_another_size_needs_no_further_requests(depth: VerifyDepth) -> None:
+    lister = Lister(make_head())
+    assert await find_problems(lister, depth=depth, size=None) == ["object_missing"]
+    assert await find_problems(lister, depth=depth, size=1) == ["size_differs"]
+    assert lister.requests == []
 
 
 async def test_each_depth_sends_only_the_requests_that_it_needs() -> None:
-    for depth, asked in (
+    for depth, requests in (
         (VerifyDepth.SIZES, []),
         (VerifyDepth.CHECKSUMS, ["head"]),
         (VerifyDepth.CONTENT, ["get"]),
     ):
-        lister = Lister(labelled())
-        assert await wrong(lister, depth=depth, content=None) == []
-        assert lister.asked == asked
+        lister = Lister(make_head())
+        assert await find_problems(lister, depth=depth, content=None) == []
+        assert lister.requests == requests
 
 
 async def test_changed_bytes_are_found_at_every_depth_that_compares_hashes() -> None:
-    assert await wrong(Lister(labelled(content=OTHER))) == ["content_differs"]
-    assert await wrong(Lister(labelled(sha256=OTHER)), depth=VerifyDepth.CHECKSUMS) == ["content_differs"]
-    assert await wrong(Lister(None), content=b"another!") == ["content_differs"]
+    assert await find_problems(Lister(make_head(content=OTHER))) == ["content_differs"]
+    assert await find_problems(Lister(make_head(sha256=OTHER)), depth=VerifyDepth.CHECKSUMS) == ["content_differs"]
+    assert await find_problems(Lister(None), content=b"another!") == ["content_differs"]
     # Without a checksum of the whole object, the bytes are read.
-    assert await wrong(Lister(labelled(sha256=None)), depth=VerifyDepth.CHECKSUMS, content=b"another!") == [
+    assert await find_problems(Lister(make_head(sha256=None)), depth=VerifyDepth.CHECKSUMS, content=b"another!") == [
         "content_differs"
     ]
 
 
 async def test_a_checksum_of_s3_is_not_trusted_when_bytes_must_be_read() -> None:
-    assert await wrong(Lister(labelled(content=None)), content=b"another!") == ["content_differs"]
+    assert await find_problems(Lister(make_head(content=None)), content=b"another!") == ["content_differs"]
 
 
 @pytest.mark.parametrize("sealed_with", [None, "2026"])
 async def test_a_large_or_sealed_object_is_not_read_in_one_request(sealed_with: str | None) -> None:
-    of = replace(claim(), size=(1 << 20) + 1, sealed_with=sealed_with)
-    lister = Lister(labelled(content=None))
-    assert await wrong(lister, of=of, size=of.size_there) == []
-    assert lister.asked == ["head"]
+    expected = replace(expect_selfie(), size=(1 << 20) + 1, sealed_with=sealed_with)
+    lister = Lister(make_head(content=None))
+    assert await find_problems(lister, expected=expected, size=expected.size_there) == []
+    assert lister.requests == ["head"]
 
 
 @pytest.mark.parametrize(
@@ -130,21 +133,23 @@ async def test_a_large_or_sealed_object_is_not_read_in_one_request(sealed_with: 
 )
 async def test_different_metadata_and_tags_are_reported(changes: dict[str, object], problem: str) -> None:
     for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
-        assert set(await wrong(Lister(labelled(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
-    assert await wrong(Lister(labelled(lock=None))) == []
+        assert set(await find_problems(Lister(make_head(**changes)), depth=depth, lock="COMPLIANCE")) == {problem}
+    assert await find_problems(Lister(make_head(lock=None))) == []
 
 
-async def test_an_object_that_disappears_is_missing_and_a_refused_one_not_read() -> None:
-    assert await wrong(Lister(None), content=None) == ["object_missing"]
-    assert await wrong(Lister(StorageError("read", "no"))) == ["not_read"]
+async def test_an_object_that_disappears_is_missing_and_a_refused_object_is_not_read() -> None:
+    assert await find_problems(Lister(None), content=None) == ["object_missing"]
+    assert await find_problems(Lister(StorageError("read", "no"))) == ["not_read"]
 
 
 @pytest.mark.parametrize(("key_id", "problems"), [("k1", []), ("k2", ["sealing_differs"])])
 async def test_an_object_must_be_sealed_with_the_key_of_its_manifest(key_id: str, problems: list[str]) -> None:
-    of = replace(claim(), sealed_with="k1")
+    expected = replace(expect_selfie(), sealed_with="k1")
     keyring = Keyring(key_id, {"k1": b"1" * 32, "k2": b"2" * 32})
-    bucket = EncryptedBucket(await holding({of.key: b"".join(seal(CONTENT, of.key, keyring))}), keyring)
+    bucket = EncryptedBucket(await bucket_with({expected.key: b"".join(seal(CONTENT, expected.key, keyring))}), keyring)
     for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
-        ctx = VerifyContext(bucket, Lister(labelled()), young=0.0, depth=depth)
-        found = await check_object(ctx, EVALUATION.eval_id, of, ListedObject(of.key, of.size_there, 0.0))
+        ctx = VerifyContext(bucket, Lister(make_head()), young=0.0, depth=depth)
+        found = await check_object(
+            ctx, EVALUATION.eval_id, expected, ListedObject(expected.key, expected.size_there, 0.0)
+        )
         assert [each.problem.value for each in found] == problems

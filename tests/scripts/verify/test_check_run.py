@@ -24,11 +24,13 @@ async def hand(tmp_path: Path) -> FolderHand:
     return FolderHand(tmp_path)
 
 
-def piece(hand: FolderHand) -> str:
+def piece_key(hand: FolderHand) -> str:
     return next(key for key in hand.listed() if key.endswith(".txt.gz"))
 
 
-async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObject, ...] = ()) -> list[tuple[str, str]]:
+async def find_problems(
+    hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObject, ...] = ()
+) -> list[tuple[str, str]]:
     ctx = VerifyContext(LocalBucket(hand.root), LocalObjectLister(hand.root), young=young)
     objects = (*await ctx.objects("runs/sandbox/q3/"), *more)
     differences = await check_run(ctx, ObjectGroup(place_of(LIST), objects))
@@ -37,12 +39,14 @@ async def found(hand: FolderHand, *, young: float = 1e12, more: tuple[ListedObje
 
 
 async def test_an_intact_run_list_has_no_differences(hand: FolderHand) -> None:
-    assert await found(hand) == []
+    assert await find_problems(hand) == []
 
 
 async def test_a_suspected_difference_is_checked_again(hand: FolderHand) -> None:
     assert (
-        await found(hand, more=(ListedObject("runs/sandbox/q3/gone", 1, 0.0), ListedObject("runs/x", IRREGULAR, 0.0)))
+        await find_problems(
+            hand, more=(ListedObject("runs/sandbox/q3/gone", 1, 0.0), ListedObject("runs/x", IRREGULAR, 0.0))
+        )
         == []
     )
 
@@ -68,33 +72,33 @@ def _damage(change: Callable[[dict], None]) -> Callable[[FolderHand], None]:  # 
         _damage(lambda run: run["source"].update(fingerprint="0" * 64)),
     ],
 )
-async def test_an_invalid_list_or_one_of_another_run_is_damaged(
+async def test_an_invalid_list_or_the_list_of_another_run_is_damaged(
     hand: FolderHand, damage: Callable[[FolderHand], None]
 ) -> None:
     damage(hand)
-    assert await found(hand) == [(LIST, "run_damaged")]
+    assert await find_problems(hand) == [(LIST, "run_damaged")]
 
 
 @pytest.mark.parametrize("data", [b"", b"no gzip"])
 async def test_a_damaged_piece_is_reported(hand: FolderHand, data: bytes) -> None:
-    hand.put(key := piece(hand), data)
-    assert await found(hand) == [(key, "run_damaged")]
+    hand.put(key := piece_key(hand), data)
+    assert await find_problems(hand) == [(key, "run_damaged")]
 
 
 async def test_a_missing_piece_is_reported(hand: FolderHand) -> None:
-    hand.delete(key := piece(hand))
-    assert await found(hand) == [(key, "run_damaged")]
+    hand.delete(key := piece_key(hand))
+    assert await find_problems(hand) == [(key, "run_damaged")]
 
 
 async def test_an_unlisted_piece_is_an_orphan_once_it_is_old(hand: FolderHand) -> None:
     hand.put("runs/sandbox/q3/added", b"x")
-    assert await found(hand) == [("runs/sandbox/q3/added", "orphan")]
-    assert await found(hand, young=0.0) == []
+    assert await find_problems(hand) == [("runs/sandbox/q3/added", "orphan")]
+    assert await find_problems(hand, young=0.0) == []
     hand.delete("runs/sandbox/q3/added")
     hand.delete(LIST)
-    assert await found(hand) == [(piece(hand), "orphan")]
+    assert await find_problems(hand) == [(piece_key(hand), "orphan")]
 
 
 async def test_a_piece_outside_of_the_run_is_reported_and_not_read(hand: FolderHand) -> None:
     _damage(lambda run: run["pieces"][0].update(key="../outside"))(hand)
-    assert sorted(await found(hand)) == [("../outside", "key_outside"), (piece(hand), "orphan")]
+    assert sorted(await find_problems(hand)) == [("../outside", "key_outside"), (piece_key(hand), "orphan")]

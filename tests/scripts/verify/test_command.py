@@ -1,4 +1,4 @@
-"""`verify`, as a user runs it."""
+"""The command `verify`: its output, its exit code, and its arguments."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ async def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
 
 
-def spoil(shell: Shell, eval_id: str) -> str:
+def damage_document(shell: Shell, eval_id: str) -> str:
     path = next((shell.folder / "archive" / "sandbox" / eval_id).rglob("*.jpg"))
     path.write_bytes(bytes(path.stat().st_size))
     return path.relative_to(shell.folder / "archive").as_posix()
@@ -68,7 +68,7 @@ async def test_verify_succeeds_when_redis_does_not_answer(shell: Shell) -> None:
 
 
 async def test_verify_prints_each_difference_as_a_csv_row_or_a_json_line(shell: Shell) -> None:
-    key = spoil(shell, IDS[0])
+    key = damage_document(shell, IDS[0])
     (shell.folder / "archive" / "=added").write_text("x")
     rows = await shell.run("verify", "--grace", "0")
     lines = await shell.run("verify", "--grace", "0", "--json")
@@ -95,7 +95,7 @@ async def test_verify_notifies_of_differences_and_reports_a_receiver_that_fails(
 
     application = web.Application()
     application.router.add_post("/hook", receive)
-    spoil(shell, IDS[0])
+    damage_document(shell, IDS[0])
     failed = len(statuses) > 1
     async with TestServer(application) as server:
         shell.settings["DOCV_NOTIFY_URL"] = str(server.make_url("/hook"))
@@ -109,7 +109,7 @@ async def test_verify_notifies_of_differences_and_reports_a_receiver_that_fails(
 
 
 async def test_verify_checks_only_the_evaluations_of_a_list(shell: Shell) -> None:
-    spoil(shell, IDS[0])
+    damage_document(shell, IDS[0])
     unknown = eval_ids(1, seed=9)[0]
     (shell.folder / "ids.txt").write_text("\n".join(IDS[1:5]))
     (shell.folder / "more.csv").write_text(f"name,id\na,{IDS[0]}\nb,{unknown}\nc,nobody\n")
@@ -127,7 +127,7 @@ async def test_verify_checks_only_the_evaluations_of_a_list(shell: Shell) -> Non
 
 
 async def test_verify_checks_a_sample_or_recent_evaluations(shell: Shell) -> None:
-    spoil(shell, IDS[0])
+    damage_document(shell, IDS[0])
     assert (await shell.run("verify", "--since", "2026-12-01")).code == 0
     assert (await shell.run("verify", "--since", "2026-11-01")).code == 1
     sampled = await shell.run("verify", "--sample", "50%")
@@ -142,16 +142,14 @@ async def test_verify_works_the_same_way_in_s3(s3: S3, tmp_path: Path) -> None:
     finished = await shell.run("verify", "--checksums-only", "--grace", "0")
     assert (finished.code, finished.err.count("\n")) == (0, 1), finished.err
     assert ", 0 B read back" in finished.err
-    place = next(
-        each["Key"] for each in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"] if "jpg" in each["Key"]
-    )
-    s3.client.delete_object(Bucket=s3.bucket, Key=place)
+    key = next(each["Key"] for each in s3.client.list_objects_v2(Bucket=s3.bucket)["Contents"] if "jpg" in each["Key"])
+    s3.client.delete_object(Bucket=s3.bucket, Key=key)
     gone = await shell.run("verify", "--json")
     assert (gone.code, json.loads(gone.out)["problem"]) == (1, "object_missing")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("--checksums-only", "--sizes-only"), 2, "not both"),
         (("--sample", "0%"), 2, "is not a valid share"),
@@ -162,18 +160,18 @@ async def test_verify_works_the_same_way_in_s3(s3: S3, tmp_path: Path) -> None:
     ],
 )
 async def test_verify_reports_invalid_arguments_in_one_sentence(
-    tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+    tmp_path: Path, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     finished = await Shell(tmp_path).run("verify", *arguments)
     assert finished.code == code, finished.err
-    assert said in finished.err
+    assert message in finished.err
     assert "Traceback" not in finished.err
     assert not (tmp_path / "archive").exists()
 
 
 @pytest.mark.parametrize("answers", [0, 1])
 async def test_verify_ends_on_ctrl_c_while_s3_does_not_answer(tmp_path: Path, answers: int) -> None:
-    """The first request asks whether the bucket is there, and the second one lists it."""
+    """The first request checks that the bucket exists. The second one lists it."""
 
     def answer(_: Heard) -> Reply:
         return Reply(s3_error(404, "NoSuchKey")) if len(server.heard) <= answers else Reply(b"", Then.HANG)

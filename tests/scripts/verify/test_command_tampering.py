@@ -8,36 +8,36 @@ from dataclasses import dataclass
 import pytest
 
 from tests.archives import FolderHand, Hand, eval_ids, fill
-from tests.scripts.verify.conftest import Place
+from tests.scripts.verify.conftest import Target
 
 
 @dataclass
 class Tamperer:
-    """Changes one thing at a time, each in another evaluation.
+    """Change one thing at a time, each in a different evaluation.
 
     Attributes:
         hand: direct access to the objects.
-        dice: decides what to change.
+        rng: decides what to change.
     """
 
     hand: Hand
-    dice: random.Random
+    rng: random.Random
 
     def __post_init__(self) -> None:
         self.keys = [key for key in self.hand.listed() if not key.startswith("runs/")]
-        self.touched: set[str] = set()
+        self.changed: set[str] = set()
 
-    def choose(self, *parts: str, but: tuple[str, ...] = ()) -> str:
-        """Return a key with these parts, of an evaluation that was not touched yet."""
+    def choose(self, *parts: str, without: tuple[str, ...] = ()) -> str:
+        """Return a key with these parts, of an evaluation that was not changed yet."""
         keys = [
             key
             for key in self.keys
             if all(part in key for part in parts)
-            and not any(part in key for part in but)
-            and self.evaluation(key) not in self.touched
+            and not any(part in key for part in without)
+            and self.evaluation(key) not in self.changed
         ]
-        key = self.dice.choice(keys)
-        self.touched.add(self.evaluation(key))
+        key = self.rng.choice(keys)
+        self.changed.add(self.evaluation(key))
         return key
 
     @staticmethod
@@ -48,18 +48,18 @@ class Tamperer:
         return self.choose(".jpg")
 
     def manifest(self) -> str:
-        return self.choose("manifest.json", "sandbox/", but=self._poor())
+        return self.choose("manifest.json", "sandbox/", without=self._without_documents())
 
-    def _poor(self) -> tuple[str, ...]:
-        """Return evaluations without documents: their manifests cannot be altered in these ways."""
-        rich = {self.evaluation(key) for key in self.keys if key.endswith(".jpg")}
-        return tuple({self.evaluation(key) for key in self.keys} - rich)
+    def _without_documents(self) -> tuple[str, ...]:
+        """Return evaluations without documents. Their manifests cannot be altered in these ways."""
+        with_documents = {self.evaluation(key) for key in self.keys if key.endswith(".jpg")}
+        return tuple({self.evaluation(key) for key in self.keys} - with_documents)
 
-    # Each of these changes one thing, and returns the key that must be reported.
+    # Each of these methods changes one thing, and returns the key that must be reported.
 
     def flip(self, key: str) -> str:
         data = bytearray(self.hand.get(key))
-        data[self.dice.randrange(len(data))] ^= 1 << self.dice.randrange(8)
+        data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
         self.hand.put(key, bytes(data))
         return key
 
@@ -68,7 +68,7 @@ class Tamperer:
 
     def cut_a_document(self) -> str:
         key = self.document()
-        self.hand.put(key, self.hand.get(key)[: -self.dice.randrange(1, 1_000)])
+        self.hand.put(key, self.hand.get(key)[: -self.rng.randrange(1, 1_000)])
         return key
 
     def lengthen_a_document(self) -> str:
@@ -98,19 +98,19 @@ class Tamperer:
         self.hand.put(key, b"added")
         return key
 
-    def add_beside_a_manifest(self) -> str:
+    def add_next_to_a_manifest(self) -> str:
         key = self.manifest().removesuffix("manifest.json") + "notes.txt"
         self.hand.put(key, b"added")
         return key
 
     def add_an_evaluation(self) -> str:
-        key = f"sandbox/{eval_ids(1, self.dice.getrandbits(32))[0]}/selfie/{'0' * 64}.jpg"
-        self.touched.add(self.evaluation(key))
+        key = f"sandbox/{eval_ids(1, self.rng.getrandbits(32))[0]}/selfie/{'0' * 64}.jpg"
+        self.changed.add(self.evaluation(key))
         self.hand.put(key, b"added")
         return key
 
     def add_anywhere(self) -> str:
-        key = f"{self.dice.choice(['sandbox', 'elsewhere', 'runs', 'quarantine'])}/added-{self.dice.getrandbits(32)}"
+        key = f"{self.rng.choice(['sandbox', 'elsewhere', 'runs', 'quarantine'])}/added-{self.rng.getrandbits(32)}"
         self.hand.put(key, b"added")
         return key
 
@@ -158,7 +158,7 @@ class Tamperer:
         return str(dropped)
 
     def forge_a_number(self) -> str:
-        key = self.choose("manifest.json", but=self._with_one_revision())
+        key = self.choose("manifest.json", without=self._with_one_revision())
         self.alter(key, lambda manifest: manifest.update(revision=1_000_000_000))
         return key.replace("manifest.json", "revisions/999999999.json")
 
@@ -169,7 +169,7 @@ class Tamperer:
     def name_another_key(self) -> str:
         key = self.manifest()
         other = self.choose(".jpg")
-        named = self.dice.choice([other, f"/{other}", "/etc/passwd", key.replace("manifest.json", "../../x")])
+        named = self.rng.choice([other, f"/{other}", "/etc/passwd", key.replace("manifest.json", "../../x")])
         self.alter(key, lambda manifest: manifest["documents"][0].update(key=named))
         return named
 
@@ -195,7 +195,7 @@ class Tamperer:
         return key
 
 
-SORTS = [
+CHANGES = [
     getattr(Tamperer, name)
     for name in vars(Tamperer)
     if name.split("_")[0]
@@ -206,44 +206,46 @@ SORTS = [
 
 @pytest.mark.timeout(900)
 async def test_verify_finds_exactly_the_objects_that_were_tampered_with(
-    place: Place, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
+    target: Target, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     long = request.config.getoption("--faults") == "long"
-    times, evaluations = (8, 10_000 if isinstance(place.hand, FolderHand) else 600) if long else (1, 60)
-    await fill(place.bucket, eval_ids(evaluations))
-    assert await place.verified() == []
+    repetitions, evaluations = (8, 10_000 if isinstance(target.hand, FolderHand) else 600) if long else (1, 60)
+    await fill(target.bucket, eval_ids(evaluations))
+    assert await target.verify() == []
 
-    tamperer = Tamperer(place.hand, random.Random(7))  # noqa: S311  # no secret
-    done = [(sort.__name__, sort(tamperer)) for sort in SORTS for _ in range(times)]
-    found = await place.verified()
+    tamperer = Tamperer(target.hand, random.Random(7))  # noqa: S311  # not a secret
+    changes = [(tamper.__name__, tamper(tamperer)) for tamper in CHANGES for _ in range(repetitions)]
+    found = await target.verify()
 
-    named = {difference.key for difference in found}
-    assert [(sort, key) for sort, key in done if key not in named] == []
-    accused = {difference.eval_id for difference in found if difference.eval_id}
-    assert accused <= tamperer.touched
-    record_property("figures", f"{len(done)} objects tampered with in {type(place.hand).__name__}: all found, no other")
+    reported = {difference.key for difference in found}
+    assert [(name, key) for name, key in changes if key not in reported] == []
+    reported_ids = {difference.eval_id for difference in found if difference.eval_id}
+    assert reported_ids <= tamperer.changed
+    record_property(
+        "figures", f"{len(changes)} objects tampered with in {type(target.hand).__name__}: all found, no other"
+    )
 
 
-async def test_verify_finds_a_tampered_run_list(place: Place) -> None:
-    await fill(place.bucket, eval_ids(3))
-    (piece,) = (key for key in place.hand.listed() if key.endswith(".txt.gz"))
-    listed = piece.rpartition("/")[0] + "/run.json"
-    was = {key: place.hand.get(key) for key in (piece, listed)}
-    run = json.loads(was[listed])
+async def test_verify_finds_a_tampered_run_list(target: Target) -> None:
+    await fill(target.bucket, eval_ids(3))
+    (piece,) = (key for key in target.hand.listed() if key.endswith(".txt.gz"))
+    list_key = piece.rpartition("/")[0] + "/run.json"
+    originals = {key: target.hand.get(key) for key in (piece, list_key)}
+    run = json.loads(originals[list_key])
     tampered = {
-        "flipped": (piece, was[piece][:-1] + bytes([was[piece][-1] ^ 1])),
-        "no JSON": (listed, b"{"),
-        "another run": (listed, json.dumps({**run, "run": "q4"}).encode()),
-        "another list": (listed, json.dumps({**run, "source": {**run["source"], "fingerprint": "0" * 64}}).encode()),
+        "flipped": (piece, originals[piece][:-1] + bytes([originals[piece][-1] ^ 1])),
+        "no JSON": (list_key, b"{"),
+        "another run": (list_key, json.dumps({**run, "run": "q4"}).encode()),
+        "another list": (list_key, json.dumps({**run, "source": {**run["source"], "fingerprint": "0" * 64}}).encode()),
     }
-    for what, (key, data) in tampered.items():
-        place.hand.put(key, data)
-        assert [(each.key, each.problem) for each in await place.verified()] == [(key, "run_damaged")], what
-        place.hand.put(key, was[key])
-    place.hand.put(listed, json.dumps({**run, "pieces": [{**run["pieces"][0], "key": "../outside"}]}).encode())
-    assert {(each.key, each.problem) for each in await place.verified()} == {
+    for name, (key, data) in tampered.items():
+        target.hand.put(key, data)
+        assert [(each.key, each.problem) for each in await target.verify()] == [(key, "run_damaged")], name
+        target.hand.put(key, originals[key])
+    target.hand.put(list_key, json.dumps({**run, "pieces": [{**run["pieces"][0], "key": "../outside"}]}).encode())
+    assert {(each.key, each.problem) for each in await target.verify()} == {
         ("../outside", "key_outside"),
         (piece, "orphan"),
     }
-    place.hand.delete(listed)
-    assert [(each.key, each.problem) for each in await place.verified()] == [(piece, "orphan")]
+    target.hand.delete(list_key)
+    assert [(each.key, each.problem) for each in await target.verify()] == [(piece, "orphan")]

@@ -14,10 +14,10 @@ def test_a_sample_is_stable_and_about_as_large_as_its_share() -> None:
     assert all(Selection().has(eval_id) for eval_id in IDS)
 
 
-def test_a_date_means_its_midnight() -> None:
-    chosen = Selection(since=datetime(2026, 11, 1, tzinfo=UTC))
-    assert chosen.is_recent("2026-11-01T00:00:00.000Z")
-    assert not chosen.is_recent("2026-10-31T23:59:59.999Z")
+def test_a_since_date_starts_at_its_midnight() -> None:
+    selection = Selection(since=datetime(2026, 11, 1, tzinfo=UTC))
+    assert selection.is_recent("2026-11-01T00:00:00.000Z")
+    assert not selection.is_recent("2026-10-31T23:59:59.999Z")
 
 
 def test_the_summary_names_the_counts_that_are_not_zero() -> None:

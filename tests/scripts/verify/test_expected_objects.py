@@ -1,4 +1,4 @@
-"""The objects that manifests require; a key of another evaluation is reported, and not required."""
+"""Manifests require their objects. A key of another evaluation is reported and not required."""
 
 import pytest
 
@@ -13,8 +13,8 @@ from tests.scripts.verify.manifests import CONTENT, EVALUATION, SHA256, document
 KEY = EVALUATION.document_key("selfie", SHA256, "jpg")
 
 
-def record(of: Manifest) -> ManifestRecord:
-    return ManifestRecord(f"manifest {of.revision}", of, "0" * 64)
+def record(source: Manifest) -> ManifestRecord:
+    return ManifestRecord(f"manifest {source.revision}", source, "0" * 64)
 
 
 def test_a_document_is_expected_with_its_metadata_and_tags() -> None:

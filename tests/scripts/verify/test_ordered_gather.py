@@ -12,15 +12,15 @@ async def numbers(count: int) -> AsyncIterator[int]:
         yield number
 
 
-async def test_results_keep_their_order_and_few_calls_run_at_once() -> None:
-    under_way = most = 0
+async def test_results_keep_their_order_and_concurrent_calls_are_limited() -> None:
+    running = most = 0
 
     async def work(number: int) -> int:
-        nonlocal under_way, most
-        under_way += 1
-        most = max(most, under_way)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0.001 * (number % 3))
-        under_way -= 1
+        running -= 1
         return number
 
     assert [each async for each in ordered_gather(4, work, numbers(50))] == list(range(50))
@@ -35,6 +35,6 @@ async def test_an_error_cancels_all_running_calls() -> None:
         return number
 
     with pytest.raises(ValueError, match="3"):
-        async with aclosing(ordered_gather(8, work, numbers(4))) as found:  # type: ignore[type-var]
-            _ = [each async for each in found]
+        async with aclosing(ordered_gather(8, work, numbers(4))) as results:  # type: ignore[type-var]
+            _ = [each async for each in results]
     assert len(asyncio.all_tasks()) == 1

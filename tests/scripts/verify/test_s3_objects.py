@@ -22,19 +22,19 @@ def settings_for(s3: S3) -> Settings:
 async def test_objects_are_listed_in_order_without_those_of_other_prefixes(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "100")  # of a page of moto; S3 has 1,000
+    monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "100")  # page size of moto; that of S3 is 1,000
     hand = BucketHand(s3)
     keys = sorted([f"a/{number:04}" for number in range(150)] + ["a//b", "b/", "../x", "ä b+c%20"], key=str.encode)
     for key in keys:
         s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}/{key}", Body=b"x")
     s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}-of-another/a", Body=b"x")
     assert len(hand.listed()) == len(keys) + 1
-    async with open_s3_lister(settings_for(s3)) as shelves:
-        found = [stored async for some in shelves.walk("") for stored in some]
+    async with open_s3_lister(settings_for(s3)) as lister:
+        found = [stored async for some in lister.walk("") for stored in some]
         assert [stored.key for stored in found] == keys
-        assert [stored.key async for some in shelves.walk("a/00") for stored in some] == keys[2:102]
-        assert [name async for some in shelves.list_folders("") for name in some] == ["..", "a", "b"]
-        assert [name async for some in shelves.list_folders("a/") for name in some] == [""]
+        assert [stored.key async for some in lister.walk("a/00") for stored in some] == keys[2:102]
+        assert [name async for some in lister.list_folders("") for name in some] == ["..", "a", "b"]
+        assert [name async for some in lister.list_folders("a/") for name in some] == [""]
 
 
 async def test_metadata_tags_checksum_and_lock_are_returned(s3: S3) -> None:
@@ -42,11 +42,11 @@ async def test_metadata_tags_checksum_and_lock_are_returned(s3: S3) -> None:
     assert not isinstance(store, Path)
     labels = ObjectAttributes("image/jpeg", {"eval-id": "0b54"}, {"source": "other"})
     await S3Bucket(store).create("abc", b"abc", labels)
-    async with open_s3_lister(settings_for(s3)) as shelves:
-        kept = await shelves.head("abc")
-        assert kept
-        assert (kept.sha256, kept.metadata, kept.tags, kept.lock) == (ABC, labels.metadata, labels.tags, None)
-        assert await shelves.head("abd") is None
+    async with open_s3_lister(settings_for(s3)) as lister:
+        facts = await lister.head("abc")
+        assert facts
+        assert (facts.sha256, facts.metadata, facts.tags, facts.lock) == (ABC, labels.metadata, labels.tags, None)
+        assert await lister.head("abd") is None
 
 
 async def test_a_checksum_of_parts_is_not_used(s3: S3, tmp_path: Path) -> None:
@@ -56,10 +56,10 @@ async def test_a_checksum_of_parts_is_not_used(s3: S3, tmp_path: Path) -> None:
     assert not isinstance(store, Path)
     with pytest.raises(StorageError, match="in parts"):
         await S3Bucket(store).create("large", spool.mapped(), ObjectAttributes("image/jpeg"))
-    async with open_s3_lister(settings_for(s3)) as shelves:
-        kept = await shelves.head("large")
-    assert kept
-    assert kept.sha256 is None
+    async with open_s3_lister(settings_for(s3)) as lister:
+        facts = await lister.head("large")
+    assert facts
+    assert facts.sha256 is None
 
 
 @pytest.mark.parametrize(
@@ -85,10 +85,10 @@ def test_only_a_checksum_of_the_whole_object_is_used(head: dict[str, str], sha25
 
 
 async def test_a_bucket_that_does_not_answer_is_a_storage_error(s3: S3) -> None:
-    gone = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
-    async with open_s3_lister(gone) as shelves:
+    settings = Settings(archive_url="s3://there-is-no-such-bucket/x", s3_endpoint=s3.endpoint)
+    async with open_s3_lister(settings) as lister:
         with pytest.raises(StorageError, match="NoSuchBucket"):
-            _ = [some async for some in shelves.walk("")]
+            _ = [some async for some in lister.walk("")]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, 
 from worker.clients.s3_connection import connect_s3
 from worker.config.settings import SettingsError
 
-NOT_NOW = s3_error(503, "SlowDown")
+SLOW_DOWN = s3_error(503, "SlowDown")
 ABC = http(200, b"abc", headers={"ETag": '"1"'})
 
 
@@ -30,39 +30,42 @@ def _credentials(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def line_to(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterator[S3Requests]:
-    async with open_s3_requests(connect_s3(url), "ours", at_once, waits=[0.0] * (tries - 1)) as line:
-        yield line
+async def open_requests(url: str, *, tries: int = 3, at_once: int = 2) -> AsyncIterator[S3Requests]:
+    async with open_s3_requests(connect_s3(url), "ours", at_once, waits=[0.0] * (tries - 1)) as requests:
+        yield requests
 
 
-async def tags_of(line: S3Requests, key: str = "a b/ü") -> S3Response | None:
-    return await line.send("GET", key, "s3:GetObjectTagging", "tagging", x_amz_checksum_mode="ENABLED")
+async def request_tags(requests: S3Requests, key: str = "a b/ü") -> S3Response | None:
+    return await requests.send("GET", key, "s3:GetObjectTagging", "tagging", x_amz_checksum_mode="ENABLED")
 
 
-async def asked(server: Server, *, tries: int = 3) -> bytes | None:
-    """Ask for the tags of an object."""
-    async with line_to(server.url, tries=tries) as line:
-        answer = await tags_of(line)
+async def get_tags(server: Server, *, tries: int = 3) -> bytes | None:
+    """Return the answer to a request for the tags of an object."""
+    async with open_requests(server.url, tries=tries) as requests:
+        answer = await request_tags(requests)
     return answer and bytes(answer.body)
 
 
 async def test_an_object_is_requested_at_its_key_in_the_bucket() -> None:
     async with saying(ABC) as server:
-        assert await asked(server) == b"abc"
-    (heard,) = server.heard
-    assert (heard.method, heard.path) == ("GET", "/ours/a%20b/%C3%BC?tagging")
-    assert heard.headers["x-amz-checksum-mode"] == "ENABLED"
-    assert "/eu-central-1/s3/aws4_request" in heard.headers["authorization"]
-    assert heard.headers["host"] == server.url.removeprefix("http://")
+        assert await get_tags(server) == b"abc"
+    (request,) = server.heard
+    assert (request.method, request.path) == ("GET", "/ours/a%20b/%C3%BC?tagging")
+    assert request.headers["x-amz-checksum-mode"] == "ENABLED"
+    assert "/eu-central-1/s3/aws4_request" in request.headers["authorization"]
+    assert request.headers["host"] == server.url.removeprefix("http://")
 
 
 async def test_requests_have_no_user_agent_and_cookies_are_not_kept() -> None:
-    async with saying(http(200, headers={"Set-Cookie": "a=b; Path=/"})) as server, line_to(server.url) as line:
-        await tags_of(line)
-        await tags_of(line)
-    for heard in server.heard:
-        told = {name for name, value in heard.headers.items() if value and not name.startswith("x-amz-")}
-        assert told == {"accept", "authorization", "host"}
+    async with (
+        saying(http(200, headers={"Set-Cookie": "a=b; Path=/"})) as server,
+        open_requests(server.url) as requests,
+    ):
+        await request_tags(requests)
+        await request_tags(requests)
+    for request in server.heard:
+        names = {name for name, value in request.headers.items() if value and not name.startswith("x-amz-")}
+        assert names == {"accept", "authorization", "host"}
 
 
 @pytest.mark.parametrize(
@@ -83,30 +86,30 @@ async def test_requests_have_no_user_agent_and_cookies_are_not_kept() -> None:
     ],
 )
 async def test_a_key_arrives_as_it_was_signed(key: str, sent: str) -> None:
-    async with saying(ABC) as server, line_to(server.url) as line:
-        await tags_of(line, key)
+    async with saying(ABC) as server, open_requests(server.url) as requests:
+        await request_tags(requests, key)
     assert server.heard[0].path == f"/ours/{sent}?tagging"
 
 
 @pytest.mark.parametrize("key", ["a/../b", "../b", "a/..", "a/./b", "./b", "a/.", ".", "..", "a/../../theirs/b"])
 async def test_a_key_that_a_url_cannot_express_is_reported_and_not_requested(key: str) -> None:
-    async with saying(ABC) as server, line_to(server.url) as line:
+    async with saying(ABC) as server, open_requests(server.url) as requests:
         with pytest.raises(StorageError, match=r"its key has a part \. or \.\."):
-            await tags_of(line, key)
+            await request_tags(requests, key)
     assert not server.heard
 
 
 async def test_an_object_with_a_content_encoding_is_not_decoded() -> None:
     async with saying(http(200, b"no gzip", headers={"Content-Encoding": "gzip"})) as server:
-        assert await asked(server) == b"no gzip"
+        assert await get_tags(server) == b"no gzip"
     assert "accept-encoding" not in server.heard[0].headers
 
 
 async def test_metadata_that_is_not_ascii_does_not_hide_other_metadata() -> None:
-    theirs = {"x-amz-meta-theirs": "ü".encode(), "x-amz-meta-latin": b"\xfc"}
-    said = http(200, headers={"ETag": '"1"', **theirs, "x-amz-meta-ours": "a"})
-    async with saying(said) as server, line_to(server.url) as line:
-        answer = await tags_of(line)
+    foreign = {"x-amz-meta-theirs": "ü".encode(), "x-amz-meta-latin": b"\xfc"}
+    reply = http(200, headers={"ETag": '"1"', **foreign, "x-amz-meta-ours": "a"})
+    async with saying(reply) as server, open_requests(server.url) as requests:
+        answer = await request_tags(requests)
     assert answer
     assert answer.headers == {"content-length": "0", "etag": '"1"', "x-amz-meta-ours": "a"}
 
@@ -114,20 +117,20 @@ async def test_metadata_that_is_not_ascii_does_not_hide_other_metadata() -> None
 async def test_a_document_that_looks_like_an_error_of_s3_is_not_an_error() -> None:
     document = b"<Error><Code>NoSuchKey</Code></Error>"
     async with saying(http(200, document)) as server:
-        assert await asked(server) == document
+        assert await get_tags(server) == document
 
 
-@pytest.mark.parametrize("trouble", [NOT_NOW, s3_error(500, "InternalError"), Reply(b"", Then.RESET)])
-async def test_a_temporary_failure_of_s3_is_retried(trouble: Reply | bytes) -> None:
-    async with saying(trouble, trouble, ABC) as server:
-        assert await asked(server) == b"abc"
+@pytest.mark.parametrize("failure", [SLOW_DOWN, s3_error(500, "InternalError"), Reply(b"", Then.RESET)])
+async def test_a_temporary_failure_of_s3_is_retried(failure: Reply | bytes) -> None:
+    async with saying(failure, failure, ABC) as server:
+        assert await get_tags(server) == b"abc"
     assert len(server.heard) == 3
 
 
 @pytest.mark.parametrize(
-    ("reply", "said"),
+    ("reply", "message"),
     [
-        (NOT_NOW, "SlowDown"),
+        (SLOW_DOWN, "SlowDown"),
         (Reply(b"", Then.RESET), "ConnectError"),
         (http(200, b"ab", promised=3)[:-1], "BodyDecodeError"),
         (s3_error(403, "AccessDenied"), r"AccessDenied.*need s3:GetObjectTagging"),
@@ -138,77 +141,77 @@ async def test_a_temporary_failure_of_s3_is_retried(trouble: Reply | bytes) -> N
         (http(200, b"x", headers={"Content-Length": "nonsense"}), "Error"),
     ],
 )
-async def test_a_refusal_is_a_storage_error(reply: Reply | bytes, said: str) -> None:
-    shut = reply if isinstance(reply, Reply) else Reply(reply, Then.CLOSE)
-    async with saying(shut) as server:
-        with pytest.raises(StorageError, match=said) as caught:
-            await asked(server, tries=2)
+async def test_a_refusal_is_a_storage_error(reply: Reply | bytes, message: str) -> None:
+    closing_reply = reply if isinstance(reply, Reply) else Reply(reply, Then.CLOSE)
+    async with saying(closing_reply) as server:
+        with pytest.raises(StorageError, match=message) as caught:
+            await get_tags(server, tries=2)
     for secret in ("testing", "127.0.0.1", "ours", "a%20b", "a b"):
         assert secret not in str(caught.value)
 
 
 @pytest.mark.parametrize("reply", [s3_error(404, "NoSuchKey"), http(404)])
-async def test_a_missing_object_is_none(reply: bytes) -> None:
+async def test_a_request_for_a_missing_object_returns_none(reply: bytes) -> None:
     async with saying(reply) as server:
-        assert await asked(server) is None
+        assert await get_tags(server) is None
 
 
 async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monkeypatch: pytest.MonkeyPatch) -> None:
     async with saying(ABC) as server, saying(http(200, b"by the proxy")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
-        assert await asked(server) == b"by the proxy"
+        assert await get_tags(server) == b"by the proxy"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
-        assert await asked(server) == b"abc"
+        assert await get_tags(server) == b"abc"
 
 
 async def test_an_invalid_proxy_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://somebody:secret@[proxy")
     async with saying(ABC) as server:
         with pytest.raises(SettingsError, match="HTTPS_PROXY or HTTP_PROXY: ") as caught:
-            await asked(server)
+            await get_tags(server)
     assert "secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("said", [b"", http(200, b"ab", promised=3)])
-async def test_an_answer_that_does_not_end_times_out(said: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("incomplete", [b"", http(200, b"ab", promised=3)])
+async def test_an_answer_that_does_not_end_times_out(incomplete: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_TOTAL", timedelta(seconds=0.2))
-    async with saying(Reply(said, Then.HANG), ABC) as server:
-        assert await asked(server) == b"abc"
+    async with saying(Reply(incomplete, Then.HANG), ABC) as server:
+        assert await get_tags(server) == b"abc"
     assert len(server.heard) == 2
 
 
 async def test_a_server_that_accepts_no_connections_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_CONNECT", timedelta(seconds=0.2))
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, socket.create_connection(full.getsockname()):
-        async with asyncio.timeout(30), line_to(f"http://127.0.0.1:{full.getsockname()[1]}", tries=1) as line:
+        async with asyncio.timeout(30), open_requests(f"http://127.0.0.1:{full.getsockname()[1]}", tries=1) as requests:
             with pytest.raises(StorageError, match="ConnectTimeoutError"):
-                await tags_of(line)
+                await request_tags(requests)
 
 
 async def test_connections_are_limited() -> None:
-    there = most = 0
+    running = most = 0
 
     async def answer(_: Heard) -> Reply:
-        nonlocal there, most
-        there += 1
-        most = max(most, there)
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
         await asyncio.sleep(0.02)
-        there -= 1
+        running -= 1
         return Reply(ABC)
 
-    async with listening(answer) as server, line_to(server.url, at_once=3) as line:
-        await asyncio.gather(*(tags_of(line) for _ in range(12)))
+    async with listening(answer) as server, open_requests(server.url, at_once=3) as requests:
+        await asyncio.gather(*(request_tags(requests) for _ in range(12)))
     assert (most, len(server.heard)) == (3, 12)
 
 
 async def test_a_cancelled_request_ends_immediately() -> None:
-    async with saying(Reply(b"", Then.HANG)) as server, asyncio.timeout(30), line_to(server.url) as line:
-        asking = asyncio.ensure_future(tags_of(line))
+    async with saying(Reply(b"", Then.HANG)) as server, asyncio.timeout(30), open_requests(server.url) as requests:
+        task = asyncio.ensure_future(request_tags(requests))
         while not server.heard:
             await asyncio.sleep(0.01)
-        asking.cancel()
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await task
 
 
 @pytest.mark.parametrize("trusted", [True, False])
@@ -225,8 +228,8 @@ async def test_only_a_server_with_a_trusted_certificate_gets_requests(
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
     async with listening(lambda _: Reply(ABC), tls) as server:
         if trusted:
-            assert await asked(server) == b"abc"
+            assert await get_tags(server) == b"abc"
         else:
             with pytest.raises(StorageError, match="ConnectError"):
-                await asked(server, tries=1)
+                await get_tags(server, tries=1)
     assert len(server.heard) == trusted

@@ -1,4 +1,4 @@
-"""Signatures are those of botocore."""
+"""Signatures equal those of botocore."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -37,8 +37,8 @@ def test_a_signature_equals_that_of_botocore(
 
 def test_a_signature_changes_with_the_day_and_the_credentials() -> None:
     days = iter([datetime(2026, 11, day, tzinfo=UTC) for day in (23, 23, 24, 23)])
-    given = iter([ReadOnlyCredentials("k", secret, None) for secret in ("a", "a", "a", "b")])
-    signer = SigV4Signer(lambda: next(given), "eu-central-1", HOST, lambda: next(days))
+    credentials = iter([ReadOnlyCredentials("k", secret, None) for secret in ("a", "a", "a", "b")])
+    signer = SigV4Signer(lambda: next(credentials), "eu-central-1", HOST, lambda: next(days))
     one, same, next_day, other = (signer.headers("GET", "/x", "", {})["authorization"] for _ in range(4))
     assert one == same
     assert len({one, next_day, other}) == 3

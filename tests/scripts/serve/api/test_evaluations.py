@@ -31,7 +31,7 @@ def manifest(eval_id: str, **changes: Any) -> dict[str, Any]:
         "sha256": "a" * 64,
         "modified": None,
     }
-    made = {
+    facts = {
         "schema": 1,
         "eval_id": eval_id,
         "environment": "sandbox",
@@ -48,23 +48,23 @@ def manifest(eval_id: str, **changes: Any) -> dict[str, Any]:
         "archived_at": "2026-01-01T00:00:01.000Z",
         "archiver": "docv-archive 0.1.0",
     }
-    return made | changes
+    return facts | changes
 
 
-def put(place: Path, text: str) -> None:
-    place.write_text(text, "utf-8")
+def write_manifest(path: Path, text: str) -> None:
+    path.write_text(text, "utf-8")
 
 
 @pytest.fixture
-def place(settings: Settings, eval_id: str) -> Path:
-    """Where the manifest of the evaluation is."""
+def manifest_path(settings: Settings, eval_id: str) -> Path:
+    """Return the path of the evaluation's manifest."""
     path = Path(settings.archive_url.removeprefix("file://")) / "sandbox" / eval_id / "manifest.json"
     path.parent.mkdir(parents=True)
     return path
 
 
-async def test_a_manifest_is_summarized(client: Client, place: Path, eval_id: str) -> None:
-    put(place, json.dumps(manifest(eval_id)))
+async def test_a_manifest_is_summarized(client: Client, manifest_path: Path, eval_id: str) -> None:
+    write_manifest(manifest_path, json.dumps(manifest(eval_id)))
     answer = await client.look_up(eval_id.upper())
     assert (answer.status, answer.json) == (
         200,
@@ -86,7 +86,7 @@ async def test_a_manifest_is_summarized(client: Client, place: Path, eval_id: st
     assert NAME not in answer.body.decode()
 
 
-async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_knows_it(client: Client, eval_id: str) -> None:
+async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_has_it(client: Client, eval_id: str) -> None:
     answer = await client.look_up(eval_id)
     assert answer.status == 404
     nothing = dict.fromkeys(("state", "cause", "reason", "restricted", "next_attempt_at", "at_source", "manifest"))
@@ -96,19 +96,19 @@ async def test_an_evaluation_is_missing_when_neither_ledger_nor_archive_knows_it
 
 @pytest.mark.parametrize("status", ["present", "partly_gone", "gone", "none", "unknown"])
 async def test_the_state_at_riskos_is_shown_next_to_the_documents_held(
-    client: Client, place: Path, eval_id: str, status: str
+    client: Client, manifest_path: Path, eval_id: str, status: str
 ) -> None:
     source = {"status": status, "asked_at": "2026-01-01T00:00:00.000Z", "response": {"status": 200, "message": None}}
-    put(place, json.dumps(manifest(eval_id, source=source)))
+    write_manifest(manifest_path, json.dumps(manifest(eval_id, source=source)))
     answer = await client.look_up(eval_id)
     assert (answer.json["outcome"], answer.json["documents"], answer.json["at_source"]) == ("archived", 3, status)
 
 
 @pytest.mark.parametrize("outcome", ["no_documents", "not_found", "rejected"])
 async def test_an_older_manifest_still_reports_the_documents_held(
-    client: Client, place: Path, eval_id: str, outcome: str
+    client: Client, manifest_path: Path, eval_id: str, outcome: str
 ) -> None:
-    put(place, json.dumps(manifest(eval_id, outcome=outcome)))
+    write_manifest(manifest_path, json.dumps(manifest(eval_id, outcome=outcome)))
     answer = await client.look_up(eval_id)
     assert (answer.json["outcome"], answer.json["documents"], answer.json["at_source"]) == ("archived", 3, "unknown")
 
@@ -117,16 +117,16 @@ async def accept(ledger: Ledger, eval_id: str, *, queue: Queue = Queue.LIVE, del
     await ledger.accept([eval_id], EnqueueOptions(queue, "default", Trigger("intake"), delay=delay))
 
 
-async def take(ledger: Ledger, eval_id: str) -> Job:
+async def lease(ledger: Ledger, eval_id: str) -> Job:
     (job,) = await ledger.lease([eval_id], token="one")
     return job
 
 
 async def test_an_accepted_evaluation_has_a_state_immediately(client: Client, redis: Redis, eval_id: str) -> None:
-    assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
+    assert (await client.submit({"eval_ids": [eval_id]})).status == 202
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.json["state"], answer.json["outcome"]) == (200, "queued", None)
-    job = await take(Ledger(redis), eval_id)
+    job = await lease(Ledger(redis), eval_id)
     assert (await client.look_up(eval_id)).json["state"] == "in_flight"
     await Ledger(redis).retry_later(job, wait=90, attempts=1, failure=Failure("service_failed"))
     answer = await client.look_up(eval_id)
@@ -140,10 +140,10 @@ async def test_an_accepted_evaluation_has_a_state_immediately(client: Client, re
     assert (due - datetime.now(UTC)).total_seconds() == pytest.approx(90, abs=20)
 
 
-async def test_a_dead_letter_is_reported_as_such(client: Client, redis: Redis, eval_id: str) -> None:
+async def test_a_dead_letter_is_reported_with_its_cause(client: Client, redis: Redis, eval_id: str) -> None:
     ledger = Ledger(redis)
     await accept(ledger, eval_id)
-    await ledger.dead_letter(await take(ledger, eval_id), attempts=6, failure=Failure("forbidden", status=403))
+    await ledger.dead_letter(await lease(ledger, eval_id), attempts=6, failure=Failure("forbidden", status=403))
     answer = await client.look_up(eval_id)
     facts = {name: answer.json[name] for name in ("state", "outcome", "cause", "next_attempt_at")}
     assert (answer.status, facts) == (
@@ -152,37 +152,40 @@ async def test_a_dead_letter_is_reported_as_such(client: Client, redis: Redis, e
     )
 
 
-async def test_disposed_documents_are_counted_and_legal_holds_are_not_for_producers(
-    client: Client, place: Path, eval_id: str
+async def test_disposed_documents_are_counted_and_legal_holds_are_hidden_from_producers(
+    client: Client, manifest_path: Path, eval_id: str
 ) -> None:
     documents = manifest(eval_id)["documents"]
     gone = [disposed_of(DocumentRecord(**each)).model_dump(mode="json") for each in documents]
-    put(place, json.dumps(manifest(eval_id, documents=documents[:1], disposed=gone[1:], matters=["acme-v-bolt"])))
+    write_manifest(
+        manifest_path,
+        json.dumps(manifest(eval_id, documents=documents[:1], disposed=gone[1:], matters=["acme-v-bolt"])),
+    )
     answer = await client.look_up(eval_id)
     assert [answer.json[name] for name in ("outcome", "documents", "disposed")] == ["archived", 1, 2]
     assert "acme-v-bolt" not in answer.body.decode()
-    for shown, sees in ((basic(OPERATOR), True), (basic(VIEWER), True), (f"Bearer {INTAKE}", False)):
-        page = await client.send("GET", f"/page/evaluation?id={eval_id}", Authorization=shown)
-        assert ("acme-v-bolt" in page.body.decode()) is sees
-    put(place, json.dumps(manifest(eval_id, documents=[], disposed=gone)))
+    for authorization, can_see in ((basic(OPERATOR), True), (basic(VIEWER), True), (f"Bearer {INTAKE}", False)):
+        page = await client.send("GET", f"/page/evaluation?id={eval_id}", Authorization=authorization)
+        assert ("acme-v-bolt" in page.body.decode()) is can_see
+    write_manifest(manifest_path, json.dumps(manifest(eval_id, documents=[], disposed=gone)))
     answer = await client.look_up(eval_id)
     counts = [answer.json[name] for name in ("state", "outcome", "documents", "disposed")]
     assert (answer.status, counts) == (200, ["ended", "disposed", 0, 3])
     assert NAME not in answer.body.decode()
 
 
-async def test_an_erased_evaluation_is_reported_as_erased(client: Client, place: Path, eval_id: str) -> None:
+async def test_an_erased_evaluation_is_reported_as_erased(client: Client, manifest_path: Path, eval_id: str) -> None:
     erased = {"receipt": "receipts/a.json", "at": "2026-01-02T00:00:00.000Z"}
-    put(place, json.dumps(manifest(eval_id, outcome="unreadable", documents=[], erased=erased)))
+    write_manifest(manifest_path, json.dumps(manifest(eval_id, outcome="unreadable", documents=[], erased=erased)))
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.json["state"], answer.json["outcome"]) == (200, "ended", "erased")
     assert answer.json["documents"] == 0
 
 
-async def test_nothing_is_missing_when_redis_does_not_answer(
-    client: Client, redis: Redis, place: Path, eval_id: str
+async def test_the_answer_is_503_and_not_missing_when_redis_fails(
+    client: Client, redis: Redis, manifest_path: Path, eval_id: str
 ) -> None:
-    put(place, json.dumps(manifest(eval_id)))
+    write_manifest(manifest_path, json.dumps(manifest(eval_id)))
     await redis.set("docv:ledger:entries", "no hash")
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
@@ -190,17 +193,19 @@ async def test_nothing_is_missing_when_redis_does_not_answer(
 
 
 @pytest.mark.parametrize("damaged", ["no JSON", "{}"])
-async def test_a_damaged_manifest_is_reported_in_one_sentence(
-    client: Client, place: Path, eval_id: str, damaged: str
+async def test_the_answer_is_502_when_the_manifest_is_damaged(
+    client: Client, manifest_path: Path, eval_id: str, damaged: str
 ) -> None:
-    put(place, damaged)
+    write_manifest(manifest_path, damaged)
     answer = await client.look_up(eval_id)
     assert answer.status == 502
     assert "damaged" in answer.json["error"]
 
 
-async def test_the_answer_is_503_when_the_archive_cannot_be_read(client: Client, place: Path, eval_id: str) -> None:
-    await asyncio.to_thread(place.mkdir)
+async def test_the_answer_is_503_when_the_archive_cannot_be_read(
+    client: Client, manifest_path: Path, eval_id: str
+) -> None:
+    await asyncio.to_thread(manifest_path.mkdir)
     answer = await client.look_up(eval_id)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
 
@@ -219,7 +224,7 @@ async def test_a_request_without_a_token_is_refused(client: Client, eval_id: str
 async def test_each_view_is_logged_before_and_after(client: Client, eval_id: str) -> None:
     with capture_logs() as logged:
         await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")
-        await client.send("GET", f"/evaluations/{eval_id}", Authorization="Bearer not-a-secret-of-ours")
+        await client.send("GET", f"/evaluations/{eval_id}", Authorization="Bearer not-a-valid-secret")
     begun, viewed, refused = (line for line in logged if line["event"] != "request.answered")
     actor = f"token-{hashlib.sha256(f'bearer {INTAKE}'.encode()).hexdigest()[:8]}"
     known = {"actor": actor, "role": "producer", "eval_id": eval_id, "request_id": begun["request_id"]}

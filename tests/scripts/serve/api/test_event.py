@@ -14,7 +14,7 @@ from tests.scripts.serve.conftest import event
 TYPES = {"evaluation_completed": False, "reevaluation": True, "case_attachment_added": True}
 
 
-def wanted(**changes: Any) -> RequestedEvaluation:
+def read_requested(**changes: Any) -> RequestedEvaluation:
     found = read_event(event(**changes), "sandbox")
     assert isinstance(found, RequestedEvaluation)
     return found
@@ -22,7 +22,7 @@ def wanted(**changes: Any) -> RequestedEvaluation:
 
 @pytest.mark.parametrize(("event_type", "refresh"), TYPES.items())
 def test_three_event_types_request_an_evaluation_and_two_request_a_refresh(event_type: str, *, refresh: bool) -> None:
-    found = wanted(event_type=event_type)
+    found = read_requested(event_type=event_type)
     assert (found.event_type, found.refresh) == (event_type, refresh)
 
 
@@ -46,18 +46,18 @@ def test_an_event_of_another_environment_is_ignored(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["Sandbox", "sandbox", " SANDBOX "])
 def test_the_environment_is_compared_without_case_and_spaces(name: str) -> None:
-    assert wanted(data={"environment_name": name})
+    assert read_requested(data={"environment_name": name})
 
 
 def test_an_event_of_a_case_need_not_name_its_environment() -> None:
-    made = event(event_type="case_attachment_added")
-    del made["data"]["environment_name"]
-    assert isinstance(read_event(made, "production"), RequestedEvaluation)
+    payload = event(event_type="case_attachment_added")
+    del payload["data"]["environment_name"]
+    assert isinstance(read_event(payload, "production"), RequestedEvaluation)
 
 
 def test_an_id_is_converted_to_its_canonical_form() -> None:
     eval_id = str(uuid4())
-    assert wanted(eval_id=eval_id.upper()).eval_id == eval_id
+    assert read_requested(eval_id=eval_id.upper()).eval_id == eval_id
 
 
 @pytest.mark.parametrize(
@@ -95,9 +95,9 @@ def test_an_unusable_event_keeps_its_id_when_safe(event_id: Any, kept: str | Non
 
 
 def test_an_event_without_an_evaluation_id_is_unusable() -> None:
-    made = event()
-    del made["data"]["eval_id"]
-    found = read_event(made, "sandbox")
+    payload = event()
+    del payload["data"]["eval_id"]
+    found = read_event(payload, "sandbox")
     assert isinstance(found, UnusableEvent)
     assert found.cause == "no_eval_id"
 
@@ -115,7 +115,7 @@ def test_an_event_without_an_evaluation_id_is_unusable() -> None:
     ],
 )
 def test_an_event_id_is_stored_only_when_safe_and_always_part_of_the_key(event_id: str, *, kept: bool) -> None:
-    found = wanted(event_id=event_id)
+    found = read_requested(event_id=event_id)
     assert found.event_id == (event_id if kept else None)
     assert found.key is not None
     assert len(found.key) == 32
@@ -123,16 +123,19 @@ def test_an_event_id_is_stored_only_when_safe_and_always_part_of_the_key(event_i
 
 @pytest.mark.parametrize("event_id", ["", None, 7, ["e"]])
 def test_an_event_has_no_key_when_its_id_is_not_valid(event_id: Any) -> None:
-    assert (wanted(event_id=event_id).key, wanted(event_id=event_id).event_id) == (None, None)
+    assert (read_requested(event_id=event_id).key, read_requested(event_id=event_id).event_id) == (None, None)
 
 
 def test_the_key_depends_on_event_id_type_and_evaluation() -> None:
     one, other = str(uuid4()), str(uuid4())
-    same = [wanted(eval_id=one, event_id="e").key, wanted(eval_id=one.upper(), event_id="e", event_at=None).key]
+    same = [
+        read_requested(eval_id=one, event_id="e").key,
+        read_requested(eval_id=one.upper(), event_id="e", event_at=None).key,
+    ]
     others = [
-        wanted(eval_id=one, event_id="f").key,
-        wanted(eval_id=other, event_id="e").key,
-        wanted(eval_id=one, event_id="e", event_type="reevaluation").key,
+        read_requested(eval_id=one, event_id="f").key,
+        read_requested(eval_id=other, event_id="e").key,
+        read_requested(eval_id=one, event_id="e", event_type="reevaluation").key,
     ]
     assert len(set(same)) == 1
     assert len({*same, *others}) == 4
@@ -156,11 +159,13 @@ def test_the_key_depends_on_event_id_type_and_evaluation() -> None:
     ],
 )
 def test_the_first_request_waits_until_the_event_has_settled(event_at: Any, delay: float) -> None:
-    assert wanted(event_at=event_at).settle_delay(15.0, now=1_000.0) == pytest.approx(delay)
+    assert read_requested(event_at=event_at).settle_delay(15.0, now=1_000.0) == pytest.approx(delay)
 
 
 def test_an_event_carries_the_facts_of_its_evaluation() -> None:
-    found = wanted(event_at="2026-01-31T12:00:00+01:00", **steps("SocureDocRequest", {"documentType": "Military"}))
+    found = read_requested(
+        event_at="2026-01-31T12:00:00+01:00", **steps("SocureDocRequest", {"documentType": "Military"})
+    )
     assert set(found.facts.evidence) == {Evidence.MILITARY_ID, Evidence.DOCV_STEP}
     assert found.facts.event_at == datetime(2026, 1, 31, 11, tzinfo=UTC).timestamp()
     assert not found.is_without_docv
@@ -170,14 +175,14 @@ def test_an_event_carries_the_facts_of_its_evaluation() -> None:
     "event_at", ["1969-12-31T23:59:59Z", "9999-12-31T23:59:59.999Z", "0001-01-01T00:00:00+23:59", "yesterday", None]
 )
 def test_the_time_of_an_event_is_none_when_not_plausible(event_at: Any) -> None:
-    assert wanted(event_at=event_at).facts.event_at is None
+    assert read_requested(event_at=event_at).facts.event_at is None
 
 
 @pytest.mark.parametrize(("event_type", "filtered"), [(each, each == "evaluation_completed") for each in TYPES])
 def test_only_a_completed_evaluation_without_a_docv_step_has_nothing_to_archive(
     event_type: str, *, filtered: bool
 ) -> None:
-    found = wanted(event_type=event_type, **steps("SocureKYC"))
+    found = read_requested(event_type=event_type, **steps("SocureKYC"))
     assert (found.facts.evidence, found.is_without_docv) == ((Evidence.NO_DOCV_STEP,), filtered)
 
 

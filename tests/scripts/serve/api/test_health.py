@@ -1,4 +1,4 @@
-"""The health checks: alive, ready, and at most one check per second."""
+"""Health checks report whether the process is alive and ready, and test each service at most once per second."""
 
 import asyncio
 import gc
@@ -16,18 +16,18 @@ ANYTHING: Any = None
 
 
 class Service:
-    """Something that is needed: it answers, or not, or never."""
+    """A service that answers, fails or hangs."""
 
     def __init__(self) -> None:
-        self.asked = 0
-        self.well = True
+        self.calls = 0
+        self.is_healthy = True
         self.hangs = False
 
     async def answer(self) -> None:
-        self.asked += 1
+        self.calls += 1
         if self.hangs:
             await asyncio.Event().wait()
-        if not self.well:
+        if not self.is_healthy:
             raise OSError
 
 
@@ -40,38 +40,38 @@ class Clock:
 
 async def test_a_service_is_checked_at_most_once_per_second() -> None:
     service, clock = Service(), Clock()
-    health = HealthApi({"it": service.answer}, clock=clock)
+    health = HealthApi({"service": service.answer}, clock=clock)
     answers = await asyncio.gather(*(health.ready(ANYTHING) for _ in range(20)))
-    assert ({answer.status for answer in answers}, service.asked) == ({200}, 1)
-    service.well = False
+    assert ({answer.status for answer in answers}, service.calls) == ({200}, 1)
+    service.is_healthy = False
     clock.now = 0.9
     assert (await health.ready(ANYTHING)).status == 200
     clock.now = 1.0
     assert (await health.ready(ANYTHING)).status == 503
-    assert service.asked == 2
+    assert service.calls == 2
 
 
 async def test_a_service_is_not_ready_and_not_checked_twice_when_it_does_not_answer() -> None:
     service, clock = Service(), Clock()
     service.hangs = True
-    health = HealthApi({"it": service.answer}, seconds=0.01, clock=clock)
+    health = HealthApi({"service": service.answer}, seconds=0.01, clock=clock)
     for clock.now in (0.0, 1.0, 2.0):
         assert (await health.ready(ANYTHING)).status == 503
-    assert service.asked == 1
+    assert service.calls == 1
     await health.close()
 
 
 async def test_close_cancels_the_check_of_a_cancelled_request(caplog: pytest.LogCaptureFixture) -> None:
     ended = asyncio.Event()
 
-    async def ask() -> None:
+    async def check() -> None:
         try:
             await asyncio.Event().wait()
         finally:
             ended.set()
             raise OSError
 
-    health = HealthApi({"it": ask})
+    health = HealthApi({"service": check})
     request = asyncio.create_task(health.ready(ANYTHING))
     await asyncio.sleep(0.01)
     request.cancel()

@@ -1,4 +1,4 @@
-"""Results are stored for a day, and a request under way for a while."""
+"""A result is stored for a day, and a request under way for 90 seconds."""
 
 import pytest
 from redis.asyncio import Redis
@@ -12,30 +12,30 @@ ONE = IdempotencyKey("key", "body")
 
 
 async def test_a_request_is_under_way_until_completed_or_abandoned(redis: Redis) -> None:
-    memory = IdempotencyStore(redis)
-    assert await memory.begin(ONE) is None
+    store = IdempotencyStore(redis)
+    assert await store.begin(ONE) is None
     with pytest.raises(HTTPError) as caught:
-        await memory.begin(ONE)
+        await store.begin(ONE)
     assert caught.value.status == 409
-    await memory.complete(ONE, {"accepted": 3})
-    assert await memory.begin(ONE) == {"accepted": 3}
-    await memory.abandon(ONE)
-    assert await memory.begin(ONE) is None
+    await store.complete(ONE, {"accepted": 3})
+    assert await store.begin(ONE) == {"accepted": 3}
+    await store.abandon(ONE)
+    assert await store.begin(ONE) is None
 
 
 async def test_another_body_is_refused_during_and_after_the_first_request(redis: Redis) -> None:
-    memory = IdempotencyStore(redis)
-    await memory.begin(ONE)
+    store = IdempotencyStore(redis)
+    await store.begin(ONE)
     for _ in range(2):
         with pytest.raises(HTTPError) as caught:
-            await memory.begin(IdempotencyKey("key", "another"))
+            await store.begin(IdempotencyKey("key", "another"))
         assert caught.value.status == 422
-        await memory.complete(ONE, {})
+        await store.complete(ONE, {})
 
 
 async def test_stored_results_expire(redis: Redis) -> None:
-    memory = IdempotencyStore(redis)
-    await memory.begin(ONE)
+    store = IdempotencyStore(redis)
+    await store.begin(ONE)
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(90, abs=5)
-    await memory.complete(ONE, {})
+    await store.complete(ONE, {})
     assert await redis.ttl("docv:idempotency:key") == pytest.approx(86_400, abs=60)

@@ -20,20 +20,20 @@ def test_the_document_is_valid() -> None:
 
 
 def test_the_published_document_equals_the_generated_one() -> None:
-    remake = (
+    command = (
         'python -c "import json; from scripts.serve.api.openapi import document; '
         'print(json.dumps(document(), indent=1))" > docs/openapi.json'
     )
-    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"regenerate it: {remake}"
+    assert PUBLISHED.read_text("utf-8") == json.dumps(document(), indent=1) + "\n", f"regenerate it: {command}"
 
 
 async def test_every_route_is_described_and_no_other(tmp_path: Path) -> None:
     settings = settings_for("redis://127.0.0.1:1/0", tmp_path)
-    opened = ServeClients(redis=Unused(), archive=tmp_path, events=Unused(), ids=Unused())  # type: ignore[arg-type]
-    made = make_application(settings, load_accounts(settings), opened, HttpMetrics(), HttpLimits())
+    clients = ServeClients(redis=Unused(), archive=tmp_path, events=Unused(), ids=Unused())  # type: ignore[arg-type]
+    application = make_application(settings, load_accounts(settings), clients, HttpMetrics(), HttpLimits())
     routes = {
         (route.method.lower(), route.resource.canonical)
-        for route in made.router.routes()
+        for route in application.router.routes()
         # The operations page is for people.
         if route.resource and route.resource.canonical != "/" and not route.resource.canonical.startswith("/page/")
     }

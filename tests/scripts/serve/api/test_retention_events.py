@@ -1,4 +1,4 @@
-"""`POST /evaluations/{eval_id}/events` records events in the archive, for those that may report them only."""
+"""`POST /evaluations/{eval_id}/events` records events in the archive, only for callers that may report them."""
 
 import asyncio
 import json
@@ -105,7 +105,7 @@ async def test_an_operator_reports_events_under_its_name(client: Client, bucket:
         ({"Authorization": basic(OPERATOR), "Sec_Fetch_Site": "cross-site"}, 403),
     ],
 )
-async def test_nothing_is_recorded_without_the_right_to(
+async def test_nothing_is_recorded_when_the_caller_may_not_report_events(
     client: Client, bucket: Bucket, headers: dict[str, str], status: int
 ) -> None:
     assert (await report(client, ENDED, **headers)).status == status
@@ -166,7 +166,7 @@ async def test_the_account_selects_the_environment(client: Client) -> None:
 
 
 @pytest.mark.parametrize("failure", [StorageError("read", "it is down"), TimeoutError()])
-async def test_an_archive_that_does_not_answer_is_answered_with_503(
+async def test_the_answer_is_503_when_the_archive_does_not_answer(
     client: Client, failure: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def fail(*_: object) -> None:

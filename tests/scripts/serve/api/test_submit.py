@@ -1,4 +1,4 @@
-"""Submitted IDs are in the ledger when they are answered, and invalid IDs are listed."""
+"""Submitted IDs are in the ledger before the request is answered, and invalid IDs are listed."""
 
 import asyncio
 from typing import Any
@@ -11,7 +11,7 @@ from scripts.serve.api.submit import MOST_IDS
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
-from tests.scripts.serve.conftest import INTAKE, Client, everything_in, opened
+from tests.scripts.serve.conftest import INTAKE, Client, dump_redis, opened
 from worker.config.settings import Settings
 
 CANARY = "canary-91be"
@@ -22,7 +22,7 @@ def some_ids(count: int) -> list[str]:
 
 
 async def test_submitted_ids_are_in_the_ledger_and_on_their_queue(client: Client, redis: Redis, eval_id: str) -> None:
-    answer = await client.hand_in({"eval_ids": [eval_id], "queue": "backfill", "run": "q3", "refresh": True})
+    answer = await client.submit({"eval_ids": [eval_id], "queue": "backfill", "run": "q3", "refresh": True})
     assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.source) == (Queue.BACKFILL, True, "intake")
@@ -31,7 +31,7 @@ async def test_submitted_ids_are_in_the_ledger_and_on_their_queue(client: Client
 
 
 async def test_the_defaults_are_live_without_run_and_refresh(client: Client, redis: Redis, eval_id: str) -> None:
-    assert (await client.hand_in({"eval_ids": [eval_id]})).status == 202
+    assert (await client.submit({"eval_ids": [eval_id]})).status == 202
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.refresh, entry.trigger.run) == (Queue.LIVE, False, None)
 
@@ -40,35 +40,35 @@ async def test_the_defaults_are_live_without_run_and_refresh(client: Client, red
 async def test_ids_with_a_settle_delay_are_accepted_and_not_queued_yet(
     client: Client, redis: Redis, eval_id: str, settle: float
 ) -> None:
-    answer = await client.hand_in({"eval_ids": [eval_id], "settle": settle})
+    answer = await client.submit({"eval_ids": [eval_id], "settle": settle})
     assert (answer.status, answer.json) == (202, {"accepted": 1, "repeated": 0, "under_way": 0, "bad": []})
     assert await redis.llen("docv:live") == 0
     seconds, _ = await redis.time()
     due = await redis.zscore("docv:ledger:parked", eval_id)
     assert due is not None
     assert due / 1000 - seconds == pytest.approx(settle, abs=10)
-    again = await client.hand_in({"eval_ids": [eval_id], "settle": settle})
+    again = await client.submit({"eval_ids": [eval_id], "settle": settle})
     assert (again.json["accepted"], again.json["under_way"]) == (0, 1)
 
 
 async def test_an_id_with_a_delay_of_zero_is_queued_at_once(client: Client, redis: Redis, eval_id: str) -> None:
-    assert (await client.hand_in({"eval_ids": [eval_id], "settle": 0})).json["accepted"] == 1
+    assert (await client.submit({"eval_ids": [eval_id], "settle": 0})).json["accepted"] == 1
     assert await redis.llen("docv:live") == 1
 
 
 async def test_evidence_of_a_producer_is_stored(client: Client, redis: Redis) -> None:
     military, plain = str(uuid4()), str(uuid4())
     facts = {military.upper(): {"document_type": f"Military {CANARY}", "event_at": "2026-01-31T12:00:00Z"}}
-    answer = await client.hand_in({"eval_ids": [military, plain], "evidence": facts})
+    answer = await client.submit({"eval_ids": [military, plain], "evidence": facts})
     assert (answer.status, answer.json["accepted"]) == (202, 2)
     jobs = await Ledger(redis).lease([military, plain], token="t")
     assert [(job.evidence, job.event_at) for job in jobs] == [((Evidence.MILITARY_ID,), 1_769_860_800.0), ((), None)]
-    assert CANARY not in await everything_in(redis)
+    assert CANARY not in await dump_redis(redis)
 
 
 async def test_invalid_evidence_is_refused_and_nothing_is_accepted(client: Client, redis: Redis) -> None:
     ids = [str(uuid4()) for _ in range(9)]
-    answer = await client.hand_in({"eval_ids": ids, "evidence": {each: {"colour": CANARY} for each in ids}})
+    answer = await client.submit({"eval_ids": ids, "evidence": {each: {"colour": CANARY} for each in ids}})
     assert (answer.status, answer.json["error"].count(":")) == (422, 1)
     assert CANARY not in answer.json["error"]
     assert await redis.hlen("docv:ledger:entries") == 0
@@ -76,8 +76,8 @@ async def test_invalid_evidence_is_refused_and_nothing_is_accepted(client: Clien
 
 async def test_each_id_is_counted_once(client: Client) -> None:
     before, new = some_ids(2)
-    await client.hand_in({"eval_ids": [before]})
-    answer = await client.hand_in({"eval_ids": [new, new.upper(), before, "no-id\n", 7, None]})
+    await client.submit({"eval_ids": [before]})
+    answer = await client.submit({"eval_ids": [new, new.upper(), before, "no-id\n", 7, None]})
     assert answer.status == 202
     assert {name: answer.json[name] for name in ("accepted", "repeated", "under_way")} == {
         "accepted": 1,
@@ -89,23 +89,23 @@ async def test_each_id_is_counted_once(client: Client) -> None:
         (4, "<int>"),
         (5, "<NoneType>"),
     ]
-    figures = await client.figures()
-    assert 'docv_intake_ids_total{result="bad"} 3.0' in figures
-    assert 'docv_intake_ids_total{result="accepted"} 2.0' in figures
+    metrics = await client.metrics()
+    assert 'docv_intake_ids_total{result="bad"} 3.0' in metrics
+    assert 'docv_intake_ids_total{result="accepted"} 2.0' in metrics
 
 
 async def test_a_request_without_a_valid_id_is_refused_with_the_same_schema(client: Client, redis: Redis) -> None:
-    answer = await client.hand_in({"eval_ids": ["a", "a"]})
+    answer = await client.submit({"eval_ids": ["a", "a"]})
     assert (answer.status, len(answer.json["bad"])) == (422, 2)
     assert not await redis.keys("docv:*")
 
 
 async def test_the_maximum_number_of_ids_is_accepted(client: Client, redis: Redis) -> None:
     ids = some_ids(MOST_IDS)
-    answer = await client.hand_in({"eval_ids": ids, "queue": "backfill"})
+    answer = await client.submit({"eval_ids": ids, "queue": "backfill"})
     assert (answer.status, answer.json["accepted"]) == (202, MOST_IDS)
     assert await redis.hlen("docv:ledger:entries") == MOST_IDS
-    assert (await client.hand_in({"eval_ids": [*ids, "x"]})).status == 422
+    assert (await client.submit({"eval_ids": [*ids, "x"]})).status == 422
 
 
 @pytest.mark.parametrize(
@@ -136,7 +136,7 @@ async def test_the_maximum_number_of_ids_is_accepted(client: Client, redis: Redi
 async def test_an_invalid_body_is_refused_in_one_sentence(
     client: Client, redis: Redis, body: Any, sentence: str
 ) -> None:
-    answer = await client.hand_in(body)
+    answer = await client.submit(body)
     assert answer.status == 422
     assert sentence in answer.json["error"]
     assert not await redis.keys("docv:*")
@@ -145,11 +145,11 @@ async def test_an_invalid_body_is_refused_in_one_sentence(
 async def test_nothing_is_accepted_when_redis_is_full(client: Client, redis: Redis, eval_id: str) -> None:
     await redis.config_set("maxmemory", 1)
     try:
-        answer = await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")
+        answer = await client.submit({"eval_ids": [eval_id]}, Idempotency_Key="k")
     finally:
         await redis.config_set("maxmemory", 0)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-    assert (await client.hand_in({"eval_ids": [eval_id]}, Idempotency_Key="k")).status == 202
+    assert (await client.submit({"eval_ids": [eval_id]}, Idempotency_Key="k")).status == 202
 
 
 # -- Idempotency
@@ -157,29 +157,29 @@ async def test_nothing_is_accepted_when_redis_is_full(client: Client, redis: Red
 
 async def test_a_repeated_request_is_processed_once_and_gets_the_same_answer(client: Client, redis: Redis) -> None:
     body = {"eval_ids": [*some_ids(3), CANARY], "run": "q3"}
-    first = await client.hand_in(body, Idempotency_Key="k-1")
+    first = await client.submit(body, Idempotency_Key="k-1")
     await redis.delete("docv:ledger:entries")
-    second = await client.hand_in(body, Idempotency_Key="k-1")
+    second = await client.submit(body, Idempotency_Key="k-1")
     assert (second.status, second.json) == (first.status, first.json)
     assert second.json["bad"][0]["text"] == CANARY
     assert second.headers["Idempotency-Replayed"] == "true"
     assert "Idempotency-Replayed" not in first.headers
     assert not await redis.exists("docv:ledger:entries")
-    assert CANARY not in await everything_in(redis)
+    assert CANARY not in await dump_redis(redis)
 
 
 async def test_concurrent_repetitions_are_processed_once(client: Client, redis: Redis) -> None:
     body = {"eval_ids": some_ids(500)}
-    answers = await asyncio.gather(*(client.hand_in(body, Idempotency_Key="k") for _ in range(10)))
+    answers = await asyncio.gather(*(client.submit(body, Idempotency_Key="k") for _ in range(10)))
     done = [answer for answer in answers if answer.status == 202 and "Idempotency-Replayed" not in answer.headers]
     assert len(done) == 1
     assert {answer.status for answer in answers} <= {202, 409}
     assert all(answer.headers["Retry-After"] == "1" for answer in answers if answer.status == 409)
 
 
-async def test_a_key_belongs_to_one_body(client: Client) -> None:
-    await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key="k")
-    other = await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key="k")
+async def test_an_idempotency_key_belongs_to_one_body(client: Client) -> None:
+    await client.submit({"eval_ids": some_ids(1)}, Idempotency_Key="k")
+    other = await client.submit({"eval_ids": some_ids(1)}, Idempotency_Key="k")
     assert other.status == 422
     assert "another body" in other.json["error"]
 
@@ -189,15 +189,15 @@ async def test_idempotency_keys_are_separate_for_each_caller(settings: Settings)
     both = settings.model_validate(settings.model_dump() | {"intake_tokens": f"{INTAKE},{second}"})
     async with opened(both) as client:
         body = {"eval_ids": some_ids(1)}
-        await client.hand_in(body, Idempotency_Key="k")
-        other = await client.hand_in(body, Idempotency_Key="k", Authorization=f"Bearer {second}")
+        await client.submit(body, Idempotency_Key="k")
+        other = await client.submit(body, Idempotency_Key="k", Authorization=f"Bearer {second}")
         assert (other.status, other.json["under_way"]) == (202, 1)
         assert "Idempotency-Replayed" not in other.headers
 
 
 @pytest.mark.parametrize("key", ["", "two words", "x" * 256, "schlüssel"])
 async def test_an_invalid_idempotency_key_is_refused(client: Client, key: str) -> None:
-    answer = await client.hand_in({"eval_ids": some_ids(1)}, Idempotency_Key=key)
+    answer = await client.submit({"eval_ids": some_ids(1)}, Idempotency_Key=key)
     assert answer.status == 400
     assert "Idempotency-Key" in answer.json["error"]
 

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 from hypothesis import HealthCheck, given
-from hypothesis import settings as how
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 from structlog.testing import capture_logs
@@ -19,14 +19,14 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import TOKEN, Client, event, everything_in, opened, settings_for
+from tests.scripts.serve.conftest import TOKEN, Client, dump_redis, event, opened, settings_for
 from worker.config.settings import Settings
 
-# Has a space, so that it is not a valid event ID, which may be stored.
+# It contains a space, so it is not a valid event ID. Valid event IDs are stored.
 CANARY = "canary 5d1e77c0"
 
 
-async def entry_of(redis: Redis, eval_id: str) -> dict[str, Any] | None:
+async def read_entry(redis: Redis, eval_id: str) -> dict[str, Any] | None:
     text = await redis.hget("docv:ledger:entries", eval_id)
     return json.loads(text) if text else None
 
@@ -34,20 +34,20 @@ async def entry_of(redis: Redis, eval_id: str) -> dict[str, Any] | None:
 async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis: Redis, eval_id: str) -> None:
     result = {"documentType": {"type": "Military"}, "reasonCodes": ["R844"]}
     step = {"enrichment_provider": "SocureDocRequest", "response": {"documentVerification": result}}
-    made = event(eval_id, data={"data_enrichments": [step]})
-    answer = await client.deliver(made)
+    payload = event(eval_id, data={"data_enrichments": [step]})
+    answer = await client.deliver(payload)
     assert (answer.status, answer.json) == (200, {"result": "accepted"})
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert (entry.queue, entry.account, entry.refresh) == (Queue.LIVE, "default", False)
     assert set(entry.evidence) == {Evidence.MILITARY_ID, Evidence.UNDER_AGE, Evidence.DOCV_STEP}
     assert (entry.event_at, entry.without_request) == (1_767_225_600, False)
     assert (entry.trigger.source, entry.trigger.run) == ("webhook", None)
-    assert (entry.trigger.event_type, entry.trigger.event_id) == ("evaluation_completed", made["event_id"])
+    assert (entry.trigger.event_type, entry.trigger.event_id) == ("evaluation_completed", payload["event_id"])
     assert await redis.llen("docv:live") == 1
 
 
 @pytest.mark.parametrize(
-    ("event_type", "asks_all", "without_request"),
+    ("event_type", "ask_without_docv", "without_request"),
     [
         ("evaluation_completed", False, True),
         ("evaluation_completed", True, False),
@@ -55,31 +55,31 @@ async def test_an_event_is_in_the_ledger_and_on_its_queue(client: Client, redis:
         ("case_attachment_added", False, False),
     ],
 )
-async def test_riskos_is_not_asked_about_a_completed_evaluation_without_a_docv_step(
-    settings: Settings, redis: Redis, eval_id: str, event_type: str, *, asks_all: bool, without_request: bool
+async def test_no_request_is_sent_for_a_completed_evaluation_without_a_docv_step(
+    settings: Settings, redis: Redis, eval_id: str, event_type: str, *, ask_without_docv: bool, without_request: bool
 ) -> None:
-    made = event(eval_id, event_type=event_type, data={"data_enrichments": [{"enrichment_provider": "SocureKYC"}]})
-    async with opened(settings.model_copy(update={"ask_without_docv": asks_all})) as client:
-        assert (await client.deliver(made)).json == {"result": "accepted"}
+    payload = event(eval_id, event_type=event_type, data={"data_enrichments": [{"enrichment_provider": "SocureKYC"}]})
+    async with opened(settings.model_copy(update={"ask_without_docv": ask_without_docv})) as client:
+        assert (await client.deliver(payload)).json == {"result": "accepted"}
     (job,) = await Ledger(redis).lease([eval_id], token="t")
     assert (job.evidence, job.without_request) == ((Evidence.NO_DOCV_STEP,), without_request)
 
 
-async def test_a_young_event_waits_in_the_ledger_until_it_has_settled(client: Client, redis: Redis) -> None:
+async def test_a_recent_event_waits_in_the_ledger_until_it_has_settled(client: Client, redis: Redis) -> None:
     assert (await client.deliver(event(event_at="2999-01-01T00:00:00Z"))).status == 200
-    census = await Ledger(redis).get_stats()
-    assert (census.parked, await redis.llen("docv:live")) == (1, 0)
-    assert census.next_due is not None
-    assert 10 < census.next_due <= 15
+    stats = await Ledger(redis).get_stats()
+    assert (stats.parked, await redis.llen("docv:live")) == (1, 0)
+    assert stats.next_due is not None
+    assert 10 < stats.next_due <= 15
 
 
 async def test_a_repeated_event_is_answered_and_ignored(client: Client, redis: Redis, eval_id: str) -> None:
-    made = event(eval_id)
-    await client.deliver(made)
+    payload = event(eval_id)
+    await client.deliver(payload)
     await redis.hdel("docv:ledger:entries", eval_id)
-    answer = await client.deliver(made)
+    answer = await client.deliver(payload)
     assert (answer.status, answer.json) == (200, {"result": "repeated"})
-    assert await entry_of(redis, eval_id) is None
+    assert await read_entry(redis, eval_id) is None
 
 
 async def test_an_event_id_with_other_content_is_another_event(client: Client, redis: Redis) -> None:
@@ -90,15 +90,15 @@ async def test_an_event_id_with_other_content_is_another_event(client: Client, r
 
 
 async def test_an_event_without_an_id_is_never_a_repetition(client: Client, redis: Redis) -> None:
-    made = event(event_id=None)
+    payload = event(event_id=None)
     for _ in range(2):
-        assert (await client.deliver(made)).json == {"result": "accepted"}
+        assert (await client.deliver(payload)).json == {"result": "accepted"}
     assert await redis.hlen("docv:ledger:entries") == 1
 
 
 async def test_a_changed_evaluation_is_requested_again(client: Client, redis: Redis, eval_id: str) -> None:
     await client.deliver(event(eval_id, event_type="case_attachment_added"))
-    entry = await entry_of(redis, eval_id)
+    entry = await read_entry(redis, eval_id)
     assert entry
     assert entry["refresh"] is True
 
@@ -117,33 +117,33 @@ async def test_an_ignored_event_is_answered_and_counted(
     answer = await client.deliver(event(**change))
     assert (answer.status, answer.json) == (200, {"result": result})
     assert not await redis.keys("docv:*")
-    assert f'docv_webhook_events_total{{result="{result}"}} 1.0' in await client.figures()
+    assert f'docv_webhook_events_total{{result="{result}"}} 1.0' in await client.metrics()
 
 
 async def test_an_unusable_event_is_stored_without_its_text(client: Client, redis: Redis) -> None:
-    made = event(data={"eval_id": CANARY})
+    payload = event(data={"eval_id": CANARY})
     with capture_logs() as logged:
-        answer = await client.deliver(made)
+        answer = await client.deliver(payload)
     assert (answer.status, answer.json) == (200, {"result": "unusable"})
     ((_, kept),) = await redis.xrange("docv:refusals")
     assert (kept["cause"], kept["source"]) == ("bad_event", "webhook")
-    assert (kept["message"], kept["event_type"]) == (made["event_id"], "evaluation_completed")
-    told = next(line for line in logged if line["event"] == "webhook.unusable")
-    assert (told["event_type"], told["cause"]) == ("evaluation_completed", "bad_eval_id")
-    assert told["event_id"] == made["event_id"]
+    assert (kept["message"], kept["event_type"]) == (payload["event_id"], "evaluation_completed")
+    line = next(line for line in logged if line["event"] == "webhook.unusable")
+    assert (line["event_type"], line["cause"]) == ("evaluation_completed", "bad_eval_id")
+    assert line["event_id"] == payload["event_id"]
     assert CANARY not in f"{logged} {kept}"
 
 
 async def test_no_event_is_acknowledged_when_redis_is_full(client: Client, redis: Redis) -> None:
-    made = event()
+    payload = event()
     await redis.config_set("maxmemory", 1)
     try:
-        answer = await client.deliver(made)
+        answer = await client.deliver(payload)
     finally:
         await redis.config_set("maxmemory", 0)
     assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
     assert "full" in answer.json["error"]
-    assert (await client.deliver(made)).json == {"result": "accepted"}
+    assert (await client.deliver(payload)).json == {"result": "accepted"}
 
 
 async def test_no_event_is_acknowledged_when_redis_is_down_or_frozen(tmp_path: Path) -> None:
@@ -151,20 +151,20 @@ async def test_no_event_is_acknowledged_when_redis_is_down_or_frozen(tmp_path: P
     await server.start()
     try:
         async with opened(settings_for(server.url, tmp_path), HttpLimits(redis_seconds=1.0)) as client:
-            made = event()
+            payload = event()
             server.freeze()
-            frozen = await client.deliver(made)
+            frozen = await client.deliver(payload)
             unusable = await client.deliver(event(data={"eval_id": None}))
             ignored = await client.deliver(event(event_type="decision_update"))
             server.thaw()
             await server.kill()
-            away = await client.deliver(made)
-            assert (frozen.status, unusable.status, away.status, ignored.status) == (503, 503, 503, 200)
-            assert frozen.headers["Retry-After"] == away.headers["Retry-After"] == "5"
-            assert 'result="not_kept"} 3.0' in await client.figures()
+            down = await client.deliver(payload)
+            assert (frozen.status, unusable.status, down.status, ignored.status) == (503, 503, 503, 200)
+            assert frozen.headers["Retry-After"] == down.headers["Retry-After"] == "5"
+            assert 'result="not_kept"} 3.0' in await client.metrics()
             await server.start()
-            assert (await client.deliver(made)).status == 200
-            assert (await client.deliver(made)).json == {"result": "repeated"}
+            assert (await client.deliver(payload)).status == 200
+            assert (await client.deliver(payload)).json == {"result": "repeated"}
     finally:
         await server.kill()
 
@@ -196,25 +196,27 @@ BODIES = VALUES | st.fixed_dictionaries(
 
 
 @given(BODIES)
-@how(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150)
+@hypothesis_settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=150
+)
 async def test_any_body_is_answered_and_leaves_no_trace(
     client: Client, redis: Redis, caplog: pytest.LogCaptureFixture, body: Any
 ) -> None:
     with capture_logs() as logged, caplog.at_level(logging.DEBUG):
         by_webhook = await client.deliver(body)
-        by_intake = await client.hand_in(body, Idempotency_Key="key")
+        by_intake = await client.submit(body, Idempotency_Key="key")
     assert by_webhook.status in {200, 400}
     assert by_intake.status in {400, 422}
     assert CANARY not in by_webhook.body.decode()
     assert CANARY not in str(logged)
     assert CANARY not in caplog.text
-    assert CANARY not in await everything_in(redis)
+    assert CANARY not in await dump_redis(redis)
 
 
 async def test_every_event_is_refused_when_no_webhook_secret_is_set(settings: Settings) -> None:
     async with opened(settings.model_copy(update={"webhook_secrets": ()})) as client:
         assert (await client.deliver(event())).status == 401
-        assert 'result="refused_login"} 1.0' in await client.figures()
+        assert 'result="refused_login"} 1.0' in await client.metrics()
 
 
 @pytest.mark.parametrize(

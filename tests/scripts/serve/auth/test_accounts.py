@@ -1,4 +1,4 @@
-"""Several accounts in one server: each webhook has its own secrets, and other callers do not learn which exist."""
+"""Each account of a server has its own webhook secrets. Other callers do not learn which accounts exist."""
 
 import json
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ api_key = "key-of-aml"
 """
 
 
-def file_in(folder: Path) -> Path:
+def write_accounts(folder: Path) -> Path:
     file = folder / "accounts.toml"
     file.write_text(FILE)
     return file
@@ -30,14 +30,14 @@ def file_in(folder: Path) -> Path:
 
 @pytest.fixture
 async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Client]:
-    settings = settings_for(redis_url, tmp_path, accounts=file_in(tmp_path), api_key="key-of-ours")
+    settings = settings_for(redis_url, tmp_path, accounts=write_accounts(tmp_path), api_key="key-of-ours")
     async with opened(settings) as client:
         yield client
 
 
 async def deliver(client: Client, path: str, token: str | None, eval_id: str, environment: str = "Sandbox") -> Response:
-    made = event(eval_id, data={"environment_name": environment})
-    return await client.send("POST", path, made, **({"Authorization": f"Bearer {token}"} if token else {}))
+    payload = event(eval_id, data={"environment_name": environment})
+    return await client.send("POST", path, payload, **({"Authorization": f"Bearer {token}"} if token else {}))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ async def test_an_unknown_account_is_reported_to_callers_with_a_valid_secret_onl
 ) -> None:
     answer = await deliver(client, "/webhooks/riskos/nobody", token, eval_id)
     assert (answer.status, answer.json) == (404, {"error": "there is no such account"})
-    assert 'docv_webhook_events_total{result="unknown_account"} 1.0' in await client.figures()
+    assert 'docv_webhook_events_total{result="unknown_account"} 1.0' in await client.metrics()
 
 
 async def test_an_event_of_another_environment_than_its_accounts_is_ignored(
@@ -95,14 +95,14 @@ async def test_an_event_of_another_environment_than_its_accounts_is_ignored(
 
 
 async def test_ids_are_submitted_for_an_account(client: Client, redis: Redis, eval_id: str) -> None:
-    assert (await client.hand_in({"eval_ids": [eval_id], "account": "kyb"})).status == 202
+    assert (await client.submit({"eval_ids": [eval_id], "account": "kyb"})).status == 202
     (entry,) = await Ledger(redis).lease([eval_id], token="t")
     assert entry.account == "kyb"
 
 
 @pytest.mark.parametrize("account", ["nobody", "", "KYB"])
 async def test_ids_for_an_unknown_account_are_refused(client: Client, redis: Redis, eval_id: str, account: str) -> None:
-    answer = await client.hand_in({"eval_ids": [eval_id], "account": account})
+    answer = await client.submit({"eval_ids": [eval_id], "account": account})
     assert (answer.status, answer.json) == (422, {"error": "there is no such account"})
     assert not await redis.exists("docv:ledger:entries")
 
@@ -110,20 +110,20 @@ async def test_ids_for_an_unknown_account_are_refused(client: Client, redis: Red
 async def test_an_evaluation_is_read_from_the_environment_of_its_account(
     client: Client, tmp_path: Path, eval_id: str
 ) -> None:
-    place = tmp_path / "archive" / "production" / eval_id
-    place.mkdir(parents=True)
-    (place / "manifest.json").write_text(json.dumps({}))
+    folder = tmp_path / "archive" / "production" / eval_id
+    folder.mkdir(parents=True)
+    (folder / "manifest.json").write_text(json.dumps({}))
     assert (await client.look_up(eval_id)).status == 404
-    assert (await client.look_up(f"{eval_id}?account=kyb")).status == 502, "there is one, and it is damaged"
+    assert (await client.look_up(f"{eval_id}?account=kyb")).status == 502, "its manifest exists, and is damaged"
     assert (await client.look_up(f"{eval_id}?account=nobody")).status == 400
 
 
 async def test_an_account_must_be_named_when_there_is_no_default(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
-    async with opened(settings_for(redis_url, tmp_path, accounts=file_in(tmp_path))) as client:
-        said = {"error": "name an account: no account is called default"}
-        event_ = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
-        handed_in = await client.hand_in({"eval_ids": [eval_id]})
-        assert [(each.status, each.json) for each in (event_, handed_in)] == [(404, said), (422, said)]
+    async with opened(settings_for(redis_url, tmp_path, accounts=write_accounts(tmp_path))) as client:
+        error = {"error": "name an account: no account is called default"}
+        delivered = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
+        submitted = await client.submit({"eval_ids": [eval_id]})
+        assert [(each.status, each.json) for each in (delivered, submitted)] == [(404, error), (422, error)]
         assert (await client.look_up(eval_id)).status == 400

@@ -1,4 +1,4 @@
-"""What each role may do; without a secret, a caller learns only that the process is alive."""
+"""Each role has its own rights. Without a secret, a caller learns only that the process is alive."""
 
 from typing import Any
 from uuid import uuid4
@@ -25,14 +25,14 @@ CALLERS = Authenticator(
 
 
 class Request:
-    """As much of a request as is read."""
+    """The part of a request that an authenticator reads."""
 
-    def __init__(self, shown: str) -> None:
-        self.headers = CIMultiDict([("Authorization", shown)])
+    def __init__(self, authorization: str) -> None:
+        self.headers = CIMultiDict([("Authorization", authorization)])
 
 
-def recognised(shown: str) -> Caller | None:
-    request: Any = Request(shown)
+def authenticate(authorization: str) -> Caller | None:
+    request: Any = Request(authorization)
     try:
         return CALLERS.authenticate(request)
     except HTTPError as refused:
@@ -42,26 +42,26 @@ def recognised(shown: str) -> Caller | None:
 
 
 @pytest.mark.parametrize(
-    ("shown", "role"),
+    ("authorization", "role"),
     [
         (basic(OPERATOR), Role.OPERATOR),
         (basic(VIEWER), Role.VIEWER),
         (f"Bearer {MONITORING}", Role.VIEWER),
-        (basic(f"whoever:{MONITORING}"), Role.VIEWER),
+        (basic(f"any-name:{MONITORING}"), Role.VIEWER),
         (basic(f":{MONITORING}"), Role.VIEWER),
         (f"Bearer {INTAKE}", Role.PRODUCER),
         (f"Bearer {RECORDS}", Role.RECORDS),
         ("Bearer in-both-roles", Role.OPERATOR),
     ],
 )
-def test_a_secret_has_its_role_and_a_token_may_be_a_password(shown: str, role: Role) -> None:
-    caller = recognised(shown)
+def test_a_secret_has_its_role_and_a_token_may_be_a_password(authorization: str, role: Role) -> None:
+    caller = authenticate(authorization)
     assert caller
     assert caller.role is role
 
 
 @pytest.mark.parametrize(
-    "shown",
+    "authorization",
     [
         "",
         f"Bearer {OPERATOR}",
@@ -70,19 +70,19 @@ def test_a_secret_has_its_role_and_a_token_may_be_a_password(shown: str, role: R
         basic(OPERATOR + "x"),
         basic(OPERATOR.replace("operator:", "viewer:")),
         basic(f"{MONITORING}:"),
-        basic(f"whoever:{OPERATOR}"),
-        basic("whoever:" + OPERATOR.partition(":")[2]),
+        basic(f"any-name:{OPERATOR}"),
+        basic("any-name:" + OPERATOR.partition(":")[2]),
         "Basic %%%",
         f"Bearer {TOKEN}",
     ],
 )
-def test_an_invalid_secret_has_no_role(shown: str) -> None:
-    assert recognised(shown) is None
+def test_an_invalid_secret_has_no_role(authorization: str) -> None:
+    assert authenticate(authorization) is None
 
 
 def test_the_name_of_a_caller_is_its_user_name_or_a_hash() -> None:
-    person, program = recognised(basic(OPERATOR)), recognised(f"Bearer {MONITORING}")
-    again = recognised(basic(f"whoever:{MONITORING}"))
+    person, program = authenticate(basic(OPERATOR)), authenticate(f"Bearer {MONITORING}")
+    again = authenticate(basic(f"any-name:{MONITORING}"))
     assert person
     assert program == again
     assert program
@@ -103,12 +103,12 @@ ALL = (
 )
 
 
-@pytest.mark.parametrize("shown", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
-async def test_every_route_but_livez_is_refused_without_a_login(settings: Settings, shown: dict[str, str]) -> None:
+@pytest.mark.parametrize("headers", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
+async def test_every_route_but_livez_is_refused_without_a_login(settings: Settings, headers: dict[str, str]) -> None:
     async with opened(settings, HttpLimits(wrong_secrets_per_second=1_000)) as client:
-        answers = {(method, path): await client.send(method, path, **shown) for method, path in ALL}
-        assert (await client.send("GET", "/livez", **shown)).status == 200
-    assert {asked: answer.status for asked, answer in answers.items() if answer.status != 401} == {}
+        answers = {(method, path): await client.send(method, path, **headers) for method, path in ALL}
+        assert (await client.send("GET", "/livez", **headers)).status == 200
+    assert {route: answer.status for route, answer in answers.items() if answer.status != 401} == {}
     assert {answer.body for answer in answers.values()} == {
         b'{"error":"send a valid secret in the Authorization header"}'
     }
@@ -118,17 +118,17 @@ async def test_a_browser_is_asked_for_a_name_and_a_password(client: Client) -> N
     assert (await client.send("GET", "/")).headers["WWW-Authenticate"].startswith("Basic realm=")
 
 
-@pytest.mark.parametrize("shown", [basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"])
+@pytest.mark.parametrize("authorization", [basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"])
 @pytest.mark.parametrize("path", ["/readyz", "/metrics", "/openapi.json"])
-async def test_every_role_reads_the_state_of_the_process(client: Client, path: str, shown: str) -> None:
-    assert (await client.send("GET", path, Authorization=shown)).status == 200
+async def test_every_role_reads_the_state_of_the_process(client: Client, path: str, authorization: str) -> None:
+    assert (await client.send("GET", path, Authorization=authorization)).status == 200
 
 
 EVENTS = "POST /evaluations/{eval_id}/events"
 WEBHOOKS = {"POST /webhooks/riskos", "POST /webhooks/riskos/{account}"}
 STATE = {"GET /livez", "GET /readyz", "GET /metrics", "GET /openapi.json"}
 PAGES = {"GET /", "GET /page/runs"}
-MAY = {
+ALLOWED = {
     f"Bearer {TOKEN}": {"GET /livez", *WEBHOOKS},
     f"Bearer {INTAKE}": {*STATE, "POST /evaluations", "GET /evaluations/{eval_id}"},
     f"Bearer {RECORDS}": {"GET /livez", EVENTS},
@@ -139,15 +139,15 @@ MAY = {
 ROUTES = PAGES | {f"{method.upper()} {path}" for path, methods in document()["paths"].items() for method in methods}
 
 
-@pytest.mark.parametrize("shown", MAY)
-async def test_a_secret_allows_the_routes_of_its_role_only(client: Client, shown: str) -> None:
+@pytest.mark.parametrize("authorization", ALLOWED)
+async def test_a_secret_allows_the_routes_of_its_role_only(client: Client, authorization: str) -> None:
     allowed = set()
     for route in ROUTES:
         method, path = route.format(eval_id=uuid4(), account="default").split()
-        answer = await client.send(method, path, Authorization=shown)
+        answer = await client.send(method, path, Authorization=authorization)
         if answer.status not in {401, 403}:
             allowed.add(route)
-    assert allowed == MAY[shown]
+    assert allowed == ALLOWED[authorization]
 
 
 @pytest.mark.parametrize("path", ["/", "/page/rate", "/page/runs", "/page/evaluation", "/page/quarantine"])
@@ -161,4 +161,4 @@ async def test_a_webhook_secret_allows_the_webhook_only(client: Client) -> None:
 
 
 async def test_an_operator_cannot_submit_ids(client: Client, eval_id: str) -> None:
-    assert (await client.hand_in({"eval_ids": [eval_id]}, Authorization=basic(OPERATOR))).status == 401
+    assert (await client.submit({"eval_ids": [eval_id]}, Authorization=basic(OPERATOR))).status == 401

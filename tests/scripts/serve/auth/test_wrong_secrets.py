@@ -1,4 +1,4 @@
-"""Beyond ten per second, wrong secrets are answered with 429; requests with a valid secret or none are not."""
+"""Wrong secrets are answered with 429 beyond ten per second. Requests with a valid secret or none never are."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -22,7 +22,7 @@ from tests.scripts.serve.conftest import (
 from worker.config.settings import Settings
 
 WRONG = "Bearer a-wrong-token-of-16"
-DOORS = [
+ROUTES = [
     *(("GET", "/"), ("GET", "/metrics"), ("POST", "/page/drop"), ("GET", "/is/not/there")),
     *(("POST", "/webhooks/riskos"), ("POST", "/evaluations"), ("GET", "/evaluations/x")),
 ]
@@ -47,7 +47,7 @@ def test_the_limiter_admits_ten_at_once_and_then_ten_per_second() -> None:
 
 @pytest.fixture
 async def flooded(client: Client) -> AsyncIterator[Client]:
-    """Run a server that receives wrong secrets, for the duration of a test."""
+    """Yield the client of a server that receives wrong secrets for the duration of the test."""
 
     async def guess() -> None:
         while True:
@@ -60,7 +60,7 @@ async def flooded(client: Client) -> AsyncIterator[Client]:
     await asyncio.gather(guessing, return_exceptions=True)
 
 
-@pytest.mark.parametrize(("method", "path"), DOORS)
+@pytest.mark.parametrize(("method", "path"), ROUTES)
 async def test_many_wrong_secrets_are_answered_with_429_on_every_route(client: Client, method: str, path: str) -> None:
     answers = [await client.send(method, path, Authorization=WRONG) for _ in range(30)]
     statuses = [answer.status for answer in answers]
@@ -69,7 +69,7 @@ async def test_many_wrong_secrets_are_answered_with_429_on_every_route(client: C
     refused = next(answer for answer in answers if answer.status == 429)
     assert refused.headers["Retry-After"] == "1"
     assert refused.json == {"error": "too many requests with a wrong secret"}
-    counted = samples(await client.figures())
+    counted = samples(await client.metrics())
     for status in (401, 429):
         assert counted[f'docv_http_wrong_secrets_total{{status="{status}"}}'] == statuses.count(status)
 
@@ -78,9 +78,9 @@ async def test_a_valid_secret_is_never_answered_with_429(flooded: Client, eval_i
     for _ in range(20):
         assert (await flooded.deliver(event())).status == 200
         assert (await flooded.deliver(event(), Authorization=basic(PAIR))).status == 200
-        assert (await flooded.hand_in({"eval_ids": [eval_id]})).status == 202
-        for shown in (basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"):
-            assert (await flooded.send("GET", "/metrics", Authorization=shown)).status == 200
+        assert (await flooded.submit({"eval_ids": [eval_id]})).status == 202
+        for authorization in (basic(OPERATOR), basic(VIEWER), f"Bearer {MONITORING}", f"Bearer {INTAKE}"):
+            assert (await flooded.send("GET", "/metrics", Authorization=authorization)).status == 200
 
 
 async def test_a_browser_is_asked_for_a_password_while_an_attacker_guesses(flooded: Client) -> None:
@@ -96,4 +96,4 @@ async def test_each_process_counts_wrong_secrets_separately(settings: Settings) 
         for _ in range(15):
             await one.send("GET", "/", Authorization=WRONG)
         assert (await other.send("GET", "/", Authorization=WRONG)).status == 401
-        assert TOKEN not in (await one.figures())
+        assert TOKEN not in (await one.metrics())

@@ -21,14 +21,14 @@ VALUES = st.recursive(
 )
 
 
-def refused(body: bytes) -> int:
+def refused_status(body: bytes) -> int:
     with pytest.raises(HTTPError) as caught:
         parse_object(body, HttpLimits())
     return caught.value.status
 
 
 def nested(depth: int, opening: str = "[", closing: str = "]") -> bytes:
-    """Return a body with this depth of nested brackets, its own included."""
+    """Return a body that is nested to this depth. Its own braces count."""
     return b'{"a":' + (opening * (depth - 1) + closing * (depth - 1)).encode() + b"}"
 
 
@@ -62,14 +62,14 @@ def test_any_json_object_is_parsed_unchanged(value: dict[str, Any], *, escaped: 
     ],
 )
 def test_a_body_is_refused_when_it_is_not_a_json_object_or_repeats_a_name(body: bytes) -> None:
-    assert refused(body) == 400
+    assert refused_status(body) == 400
 
 
 def test_a_body_is_refused_when_it_is_nested_too_deeply() -> None:
     parse_object(nested(64), HttpLimits())
-    assert refused(nested(65)) == 400
+    assert refused_status(nested(65)) == 400
     parse_object(b'{"a":' + b'{"b":[' * 31 + b"]}" * 31 + b"}", HttpLimits())
-    assert refused(b'{"a":' + b'{"b":[' * 32 + b"]}" * 32 + b"}") == 400
+    assert refused_status(b'{"a":' + b'{"b":[' * 32 + b"]}" * 32 + b"}") == 400
 
 
 @pytest.mark.parametrize(
@@ -77,14 +77,14 @@ def test_a_body_is_refused_when_it_is_nested_too_deeply() -> None:
     [b"[" * 1_000_000, b"[" * 500_000 + b"]" * 500_000, b'{"a":' * 150_000, b'"' + b'\\"' * 500_000, b"[]" * 500_000],
 )
 def test_a_body_that_is_expensive_to_parse_is_refused_cheaply(body: bytes) -> None:
-    assert refused(body) == 400
+    assert refused_status(body) == 400
 
 
 def test_brackets_in_a_string_do_not_count() -> None:
     parse_object(json.dumps({"a": "[" * 500 + '\\"]}' * 3}).encode(), HttpLimits())
 
 
-# -- over the wire
+# -- Over the network
 
 
 async def test_a_body_is_refused_when_its_length_is_too_large(client: Client) -> None:
@@ -123,7 +123,7 @@ async def test_a_body_with_invalid_chunks_is_refused(client: Client) -> None:
 
 
 async def status_of(client: Client, body: bytes, *headers: str) -> int:
-    """Send bytes as they are; return the status of the answer, after which the connection must end."""
+    """Send raw bytes and return the status of the answer. The server must close the connection."""
     host, port = client.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
     lines = ["POST /webhooks/riskos HTTP/1.1", "Host: here", f"Authorization: Bearer {TOKEN}", *headers, "", ""]

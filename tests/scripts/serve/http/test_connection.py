@@ -32,49 +32,49 @@ async def connected(client: Client) -> AsyncIterator[tuple[asyncio.StreamReader,
             await writer.wait_closed()
 
 
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    """Wait until the other side ends the connection; return what it said before."""
-    said = b""
+async def read_until_closed(reader: asyncio.StreamReader) -> bytes:
+    """Return the bytes that arrive before the server closes the connection."""
+    received = b""
     with contextlib.suppress(ConnectionError):
         async with asyncio.timeout(10):
             while piece := await reader.read(65_536):
-                said += piece
-    return said
+                received += piece
+    return received
 
 
-async def answered(reader: asyncio.StreamReader) -> None:
+async def read_answer(reader: asyncio.StreamReader) -> None:
     async with asyncio.timeout(10):
         head = await reader.readuntil(b"\r\n\r\n")
         assert head.startswith(b"HTTP/1.1 200")
         await reader.readexactly(len(b'{"alive":true}'))
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
-async def test_a_connection_is_closed_when_headers_do_not_arrive(settings: Settings, begun: bytes) -> None:
+@pytest.mark.parametrize("sent", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
+async def test_a_connection_is_closed_when_headers_do_not_arrive(settings: Settings, sent: bytes) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.1)) as client:
         async with connected(client) as (reader, writer):
-            writer.write(begun)
-            assert await ended(reader) == b""
-        assert 'docv_http_connections_ended_total{why="slow_head"} 1.0' in await client.figures()
+            writer.write(sent)
+            assert await read_until_closed(reader) == b""
+        assert 'docv_http_connections_ended_total{why="slow_head"} 1.0' in await client.metrics()
 
 
 async def test_the_next_request_has_its_own_deadline(settings: Settings) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
-        await answered(reader)
+        await read_answer(reader)
         writer.write(b"GET /li")
-        assert await ended(reader) == b""
+        assert await read_until_closed(reader) == b""
 
 
 async def test_an_idle_connection_may_last_longer_than_the_deadline_for_headers(settings: Settings) -> None:
     async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
-        await answered(reader)
+        await read_answer(reader)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1.0):
                 await reader.read(1)
         writer.write(REQUEST)
-        await answered(reader)
+        await read_answer(reader)
 
 
 async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answer(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answ
                 await reader.readuntil(b"\r\n\r\n")
             for part in (body, b"GET /li"):
                 writer.write(part)
-                await asyncio.sleep(0.05)  # so that each is a piece of its own
-            assert b"503" in await ended(reader)
+                await asyncio.sleep(0.05)  # so that the parts arrive separately
+            assert b"503" in await read_until_closed(reader)
             server.thaw()
     finally:
         await server.kill()
@@ -101,15 +101,15 @@ async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answ
 async def test_an_idle_connection_is_closed_after_its_time(settings: Settings) -> None:
     async with opened(settings, HttpLimits(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
-        await answered(reader)
-        assert await ended(reader) == b""
+        await read_answer(reader)
+        assert await read_until_closed(reader) == b""
 
 
 async def test_pipelined_requests_are_all_answered(settings: Settings) -> None:
     async with opened(settings) as client, connected(client) as (reader, writer):
         writer.write(REQUEST * 5)
         for _ in range(5):
-            await answered(reader)
+            await read_answer(reader)
 
 
 async def test_connections_of_one_address_are_limited_until_others_end(settings: Settings) -> None:
@@ -120,13 +120,13 @@ async def test_connections_of_one_address_are_limited_until_others_end(settings:
                 async with asyncio.timeout(10):
                     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
             async with connected(client) as (reader, _):
-                assert await ended(reader) == b""
+                assert await read_until_closed(reader) == b""
         async with asyncio.timeout(10):
             while True:
                 async with connected(client) as (reader, writer):
                     writer.write(REQUEST)
                     with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-                        await answered(reader)
+                        await read_answer(reader)
                         break
 
 
@@ -145,9 +145,9 @@ async def test_malformed_http_is_refused_and_leaves_no_trace(
     with capture_logs() as logged:
         async with opened(settings) as client, connected(client) as (reader, writer):
             writer.write(request_)
-            said = await ended(reader)
-    assert said.split()[1] == b"400"
-    assert CANARY not in f"{said!r} {logged} {caplog.text}"
+            received = await read_until_closed(reader)
+    assert received.split()[1] == b"400"
+    assert CANARY not in f"{received!r} {logged} {caplog.text}"
     assert any(line["event"] == "request.malformed" for line in logged)
 
 
@@ -156,13 +156,13 @@ async def test_connections_without_a_secret_do_not_block_others(settings: Settin
         host, port = client.url.removeprefix("http://").split(":")
         async with contextlib.AsyncExitStack() as stack:
             for number in range(60):
-                made = await asyncio.open_connection(host, int(port), local_addr=(f"127.0.0.{2 + number % 6}", 0))
-                stack.callback(made[1].close)
-                made[1].write(b"GET /page/runs HTTP/1.1\r\nHost: here\r\n\r\n")
+                connection = await asyncio.open_connection(host, int(port), local_addr=(f"127.0.0.{2 + number % 6}", 0))
+                stack.callback(connection[1].close)
+                connection[1].write(b"GET /page/runs HTTP/1.1\r\nHost: here\r\n\r\n")
             for _ in range(20):
                 async with connected(client) as (reader, writer):
                     writer.write(REQUEST)
-                    await answered(reader)
+                    await read_answer(reader)
 
 
 async def test_a_connection_is_closed_when_the_client_does_not_read_its_answer(settings: Settings) -> None:
@@ -175,7 +175,7 @@ async def test_a_connection_is_closed_when_the_client_does_not_read_its_answer(s
             await asyncio.get_running_loop().sock_connect(greedy, (host, int(port)))
             await asyncio.get_running_loop().sock_sendall(greedy, request * 200)
             async with asyncio.timeout(20):
-                while 'docv_http_connections_ended_total{why="not_taken"} 1.0' not in await client.figures():
+                while 'docv_http_connections_ended_total{why="not_taken"} 1.0' not in await client.metrics():
                     await asyncio.sleep(0.05)
 
 
@@ -190,23 +190,23 @@ async def test_a_slow_client_gets_its_whole_answer(settings: Settings) -> None:
 
 
 async def test_pipelined_requests_of_one_connection_do_not_delay_another(client: Client) -> None:
-    count, taken = 1_500, 0
-    async with connected(client) as (greedy, asking), connected(client) as (reader, writer):
+    count, answers = 1_500, 0
+    async with connected(client) as (greedy, greedy_writer), connected(client) as (reader, writer):
 
-        async def take() -> None:
-            nonlocal taken
-            while taken < count:
-                taken += (await greedy.read(65_536)).count(b"HTTP/1.1 200")
+        async def read_answers() -> None:
+            nonlocal answers
+            while answers < count:
+                answers += (await greedy.read(65_536)).count(b"HTTP/1.1 200")
 
-        asking.write(REQUEST * count)
-        taking = asyncio.create_task(take())
-        while not taken:
+        greedy_writer.write(REQUEST * count)
+        reading = asyncio.create_task(read_answers())
+        while not answers:
             await asyncio.sleep(0)
         writer.write(REQUEST)
-        await answered(reader)
-        assert taken < count / 2
+        await read_answer(reader)
+        assert answers < count / 2
         async with asyncio.timeout(20):
-            await taking
+            await reading
 
 
 @pytest.mark.parametrize("path", ["/evaluations/x", "/", "/page/runs", "/is/not/there"])
@@ -216,8 +216,8 @@ async def test_an_expect_header_reveals_nothing_without_a_secret(client: Client,
         writer.write(
             f"GET {path} HTTP/1.1\r\nHost: here\r\nExpect: {expectation}\r\nConnection: close\r\n\r\n".encode()
         )
-        said = await ended(reader)
-    assert said.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 401 ")
+        received = await read_until_closed(reader)
+    assert received.removeprefix(b"HTTP/1.1 100 Continue\r\n\r\n").startswith(b"HTTP/1.1 401 ")
 
 
 async def test_a_client_sends_its_body_after_100_continue(client: Client, eval_id: str) -> None:
@@ -228,4 +228,4 @@ async def test_a_client_sends_its_body_after_100_continue(client: Client, eval_i
         async with asyncio.timeout(10):
             assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(body)
-        assert (await ended(reader)).startswith(b"HTTP/1.1 202 ")
+        assert (await read_until_closed(reader)).startswith(b"HTTP/1.1 202 ")

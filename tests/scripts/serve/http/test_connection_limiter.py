@@ -7,7 +7,7 @@ from scripts.serve.http.limits import HttpLimits
 
 
 class Connection:
-    """A connection that notes that it has given way."""
+    """A connection that records that it was closed for another one."""
 
     has_ended = False
 
@@ -20,9 +20,9 @@ def test_connections_with_a_secret_stay_open_when_the_limit_is_reached() -> None
     first, *others = (Connection() for _ in range(6))
 
     def enter(connection: Connection, address: str) -> bool:
-        is_in = limiter.enter(connection, address)
+        is_admitted = limiter.enter(connection, address)
         limiter.trust(connection)
-        return is_in
+        return is_admitted
 
     assert [enter(*each) for each in zip((first, *others), "aaabc", strict=False)] == [True, True, False, True, False]
     limiter.leave(first, "a")

@@ -1,4 +1,4 @@
-"""Every error becomes a response, and an unexpected one names only its place in the code."""
+"""Every error becomes a response. An unexpected error is logged with its place in the code, and without its text."""
 
 import json
 
@@ -12,7 +12,7 @@ from tasks.errors import IntegrityError, StorageError
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "said"),
+    ("error", "status", "message"),
     [
         (ConnectionError(), 503, "Redis does not answer"),
         (TimeoutError(), 503, "Redis does not answer"),
@@ -24,10 +24,12 @@ from tasks.errors import IntegrityError, StorageError
         (IntegrityError("a manifest is damaged"), 502, "a manifest is damaged"),
     ],
 )
-def test_a_service_error_is_answered_with_what_to_do(error: Exception, status: int, said: str) -> None:
+def test_a_service_error_has_its_status_and_message_and_503_has_retry_after(
+    error: Exception, status: int, message: str
+) -> None:
     answer = to_http_error(error)
     assert answer.status == status
-    assert said in answer.why
+    assert message in answer.why
     assert ("Retry-After" in answer.headers) == (status == 503)
 
 

@@ -21,7 +21,7 @@ HTML = "<img src=x onerror=alert(1)>\"'&"
 
 
 class Person:
-    """A user who reads the page and presses its buttons, without JavaScript."""
+    """A user who reads the page and presses its buttons without JavaScript."""
 
     def __init__(self, client: Client, pair: str) -> None:
         self._client, self._login = client, basic(pair)
@@ -36,11 +36,11 @@ class Person:
         """Return the token of a form for this user."""
         return self.fields(await self.see("/page/redrive?cause=service_failed"))["token"]
 
-    async def press(self, asked: str) -> Response:
-        """Confirm the question at an address."""
-        asks = await self.see(asked)
-        assert asks.status == 200
-        return await self.post(asked.partition("?")[0], self.fields(asks))
+    async def press(self, path: str) -> Response:
+        """Submit the confirmation form at an address."""
+        question = await self.see(path)
+        assert question.status == 200
+        return await self.post(path.partition("?")[0], self.fields(question))
 
     @staticmethod
     def fields(answer: Response) -> dict[str, str]:
@@ -58,8 +58,10 @@ def viewer(client: Client) -> Person:
     return Person(client, VIEWER)
 
 
-async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_failed", run: str = "q3") -> None:
-    """Make dead letters."""
+async def add_dead_letters(
+    redis: Redis, eval_ids: Sequence[str], cause: str = "service_failed", run: str = "q3"
+) -> None:
+    """Add evaluations that are dead letters."""
     ledger = Ledger(redis)
     await ledger.accept(eval_ids, EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run=run)))
     failure = Failure(cause, "RiskOS answered with status 503", 503)
@@ -67,19 +69,19 @@ async def bury(redis: Redis, eval_ids: Sequence[str], cause: str = "service_fail
         await ledger.dead_letter(entry, attempts=6, failure=failure)
 
 
-async def some_of_every_sort(redis: Redis, eval_ids: Sequence[str]) -> None:
-    """Make a run, some dead letters and a hold, with at least twenty evaluations."""
+async def fill_redis(redis: Redis, eval_ids: Sequence[str]) -> None:
+    """Add a run, dead letters and a hold to Redis. It needs at least twenty IDs."""
     ledger = Ledger(redis)
     await ledger.accept(eval_ids[:10], EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3")))
     for entry, outcome in zip(await ledger.lease(eval_ids[:6], token="a-token"), [*Outcome], strict=False):
         await ledger.complete(entry, outcome)
-    await bury(redis, eval_ids[10:16])
-    await bury(redis, eval_ids[16:20], HTML)
+    await add_dead_letters(redis, eval_ids[10:16])
+    await add_dead_letters(redis, eval_ids[16:20], HTML)
     await Holds(redis).place_manual("default", f"the month is closed {HTML}")
 
 
-async def keep(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:
-    """Archive an evaluation of three documents in this many revisions."""
+async def archive_revisions(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:
+    """Archive an evaluation with three documents and this number of revisions."""
     bucket = LocalBucket(folder / "archive")
     for revision in range(1, revisions + 1):
         await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, revision, 2_000))
@@ -89,5 +91,5 @@ async def keep(folder: Path, eval_id: str, revisions: int = 1) -> LocalBucket:
 @pytest.fixture
 async def archived(tmp_path: Path, eval_id: str) -> str:
     """The ID of an evaluation that has two revisions in the archive."""
-    await keep(tmp_path, eval_id, revisions=2)
+    await archive_revisions(tmp_path, eval_id, revisions=2)
     return eval_id

@@ -23,10 +23,10 @@ from tasks.storage.run_list import RunSource, read_run_list, store_run_list
 from tests.archives import eval_ids
 from tests.holds import failed
 from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
-from tests.scripts.serve.page.conftest import HTML, Person, bury
+from tests.scripts.serve.page.conftest import HTML, Person, add_dead_letters
 from tests.scripts.serve.page.test_views import text_of
 
-ASKED = (
+ACTIONS = (
     "/page/resume?scope=default",
     "/page/redrive?cause=service_failed",
     "/page/drop?cause=service_failed",
@@ -46,14 +46,14 @@ async def test_resume_ends_one_hold_and_is_logged(operator: Person, redis: Redis
     assert (line["actor"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
 
 
-async def test_resume_forgets_earlier_failures(operator: Person, redis: Redis) -> None:
+async def test_resume_clears_earlier_failures(operator: Person, redis: Redis) -> None:
     holds = Holds(redis)
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(10):
         await failed(breaker, redis, ServiceFailed(503))
     assert [hold.reason for hold in await holds.list_all()] == [Reason.OUTAGE]
     await operator.press("/page/resume?scope=default")
-    assert not await failed(breaker, redis, ServiceFailed(503)), "one more is no outage"
+    assert not await failed(breaker, redis, ServiceFailed(503)), "one more failure is not an outage"
     assert await holds.list_all() == []
 
 
@@ -66,8 +66,8 @@ async def test_resume_reports_a_hold_that_has_already_ended(operator: Person, re
 @pytest.mark.parametrize("cause", ["service_failed", HTML])
 async def test_redrive_covers_all_dead_letters_of_a_cause(operator: Person, redis: Redis, cause: str) -> None:
     ids = eval_ids(12)
-    await bury(redis, ids[:7], cause)
-    await bury(redis, ids[7:], "bundle_too_large")
+    await add_dead_letters(redis, ids[:7], cause)
+    await add_dead_letters(redis, ids[7:], "bundle_too_large")
     page = await operator.see("/page/dead-letters")
     answer = await operator.press(f"/page/redrive?{urlencode({'cause': cause})}")
     assert page.status == 200
@@ -81,7 +81,7 @@ async def test_the_confirmation_shows_the_number_of_dead_letters_and_their_cause
     operator: Person, redis: Redis, verb: str
 ) -> None:
     ids = eval_ids(3)
-    await bury(redis, ids)
+    await add_dead_letters(redis, ids)
     many = text_of((await operator.see(f"/page/{verb.lower()}?cause=service_failed")).body)
     assert f"{verb} 3 dead letters? Cause: RiskOS failed" in many
     one = text_of((await operator.see(f"/page/{verb.lower()}?eval_id={ids[1]}")).body)
@@ -89,14 +89,14 @@ async def test_the_confirmation_shows_the_number_of_dead_letters_and_their_cause
 
 
 async def test_the_confirmation_of_a_drop_says_that_objects_in_the_archive_stay(operator: Person, redis: Redis) -> None:
-    await bury(redis, eval_ids(2))
-    said = text_of((await operator.see("/page/drop?cause=service_failed")).body)
-    assert "They are not tried again. Their objects in the archive stay." in said
+    await add_dead_letters(redis, eval_ids(2))
+    text = text_of((await operator.see("/page/drop?cause=service_failed")).body)
+    assert "They are not tried again. Their objects in the archive stay." in text
 
 
 async def test_drop_removes_one_dead_letter_and_leaves_the_others(operator: Person, redis: Redis) -> None:
     ids = eval_ids(3)
-    await bury(redis, ids)
+    await add_dead_letters(redis, ids)
     with capture_logs() as logged:
         answer = await operator.press(f"/page/drop?eval_id={ids[1]}")
     assert "1 dropped." in answer.body.decode()
@@ -106,13 +106,13 @@ async def test_drop_removes_one_dead_letter_and_leaves_the_others(operator: Pers
 
 
 async def test_an_action_stops_when_its_time_is_up(redis: Redis, tmp_path: Path) -> None:
-    await bury(redis, eval_ids(1_050))
-    nobody: object = None
-    actions = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "", seconds=0)  # type: ignore[arg-type]
+    await add_dead_letters(redis, eval_ids(1_050))
+    unused: object = None
+    actions = ActionViews(unused, redis, PageSigner(redis), unused, HttpLimits(), unused, "", seconds=0)  # type: ignore[arg-type]
     logged: dict[str, object] = {}
     assert await actions._act_on_all("redriven", "service_failed", logged) == (1_000, 50)
     assert logged == {"count": 1_000, "left": 50}
-    patient = ActionViews(nobody, redis, PageSigner(redis), nobody, HttpLimits(), nobody, "")  # type: ignore[arg-type]
+    patient = ActionViews(unused, redis, PageSigner(redis), unused, HttpLimits(), unused, "")  # type: ignore[arg-type]
     assert await patient._act_on_all("dropped", "service_failed", {}) == (50, 0)
     assert (await Ledger(redis).get_stats()).dead_letters == 0
 
@@ -120,7 +120,7 @@ async def test_an_action_stops_when_its_time_is_up(redis: Redis, tmp_path: Path)
 async def test_an_action_that_fails_midway_is_logged_with_its_progress(
     operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await bury(redis, eval_ids(1_050))
+    await add_dead_letters(redis, eval_ids(1_050))
     drop, calls = DeadLetters.drop, 0
 
     async def fail_the_second_time(dead_letters: DeadLetters, ids: list[str]) -> list[str]:
@@ -134,9 +134,9 @@ async def test_an_action_that_fails_midway_is_logged_with_its_progress(
     with capture_logs() as logged:
         assert (await operator.press("/page/drop?cause=service_failed")).status == 503
     begun, failed = (line for line in logged if line["event"].startswith("access."))
-    who = {"actor": "operator", "role": "operator", "action": "action.dropped", "cause": "service_failed"}
-    assert begun.items() >= {**who, "event": "access.begun"}.items()
-    assert failed.items() >= {**who, "event": "access.failed", "count": 1_000, "error": "ConnectionError"}.items()
+    facts = {"actor": "operator", "role": "operator", "action": "action.dropped", "cause": "service_failed"}
+    assert begun.items() >= {**facts, "event": "access.begun"}.items()
+    assert failed.items() >= {**facts, "event": "access.failed", "count": 1_000, "error": "ConnectionError"}.items()
     answered = next(line for line in logged if line["event"] == "request.answered" and line["status"] == 503)
     assert begun["request_id"] == failed["request_id"] == answered["request_id"]
 
@@ -165,20 +165,20 @@ async def test_an_address_can_only_choose_among_fixed_messages(operator: Person)
 async def test_an_action_redirects_so_that_a_reload_does_not_repeat_it(
     operator: Person, client: Client, redis: Redis
 ) -> None:
-    await bury(redis, eval_ids(1))
+    await add_dead_letters(redis, eval_ids(1))
     data = urlencode({"cause": "service_failed", "token": await operator.token()})
-    asked = {"data": data, "headers": {"Authorization": basic(OPERATOR)}, "allow_redirects": False}
-    async with client._http.post(client.url + "/page/redrive", **asked) as answer:  # type: ignore[arg-type]
+    request = {"data": data, "headers": {"Authorization": basic(OPERATOR)}, "allow_redirects": False}
+    async with client._http.post(client.url + "/page/redrive", **request) as answer:  # type: ignore[arg-type]
         assert answer.status == 303
         assert answer.headers["Location"] == "/page/dead-letters?did=redriven&count=1&left=0"
 
 
-@pytest.mark.parametrize("asked", ASKED)
-async def test_a_viewer_cannot_run_an_action(viewer: Person, operator: Person, redis: Redis, asked: str) -> None:
-    await bury(redis, eval_ids(1))
+@pytest.mark.parametrize("address", ACTIONS)
+async def test_a_viewer_cannot_run_an_action(viewer: Person, operator: Person, redis: Redis, address: str) -> None:
+    await add_dead_letters(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
-    assert (await viewer.see(asked)).status == 403
-    path, _, query = asked.partition("?")
+    assert (await viewer.see(address)).status == 403
+    path, _, query = address.partition("?")
     fields = dict([query.split("=")]) | {"token": await operator.token()}
     answer = await viewer.post(path, fields)
     assert (answer.status, "only operators may do this" in answer.body.decode()) == (403, True)
@@ -186,16 +186,16 @@ async def test_a_viewer_cannot_run_an_action(viewer: Person, operator: Person, r
     assert await Holds(redis).get("default")
 
 
-@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("address", ACTIONS)
 async def test_no_action_runs_when_the_page_is_read_only(
-    redis: Redis, redis_url: str, tmp_path: Path, asked: str
+    redis: Redis, redis_url: str, tmp_path: Path, address: str
 ) -> None:
-    await bury(redis, eval_ids(1))
+    await add_dead_letters(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
     async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
         operator = Person(client, OPERATOR)
-        path, _, query = asked.partition("?")
-        for answer in (await operator.see(asked), await operator.post(path, dict([query.split("=")]))):
+        path, _, query = address.partition("?")
+        for answer in (await operator.see(address), await operator.post(path, dict([query.split("=")]))):
             assert (answer.status, "--read-only" in answer.body.decode()) == (403, True)
     assert (await Ledger(redis).get_stats()).dead_letters == 1
     assert await Holds(redis).get("default")
@@ -205,13 +205,15 @@ async def test_no_action_runs_when_the_page_is_read_only(
     ("body", "status"),
     [(b"", 403), (b"cause=service_failed", 403), (b"\xff", 400), (b"&".join([b"a=b"] * 9), 400)],
 )
-async def test_a_form_of_another_page_is_refused(operator: Person, client: Client, body: bytes, status: int) -> None:
+async def test_a_form_without_a_token_or_with_an_invalid_body_is_refused(
+    operator: Person, client: Client, body: bytes, status: int
+) -> None:
     login = {"Authorization": operator._login}
     assert (await client.send("POST", "/page/redrive", body, **login)).status == status
 
 
 async def test_a_form_without_a_target_is_refused(operator: Person, redis: Redis) -> None:
-    await bury(redis, eval_ids(1))
+    await add_dead_letters(redis, eval_ids(1))
     token = await operator.token()
     assert (await operator.post("/page/drop", {"token": token})).status == 400
     assert (await operator.post("/page/drop", {"token": token, "eval_id": "<b>"})).status == 400
@@ -219,22 +221,22 @@ async def test_a_form_without_a_target_is_refused(operator: Person, redis: Redis
     assert (await Ledger(redis).get_stats()).dead_letters == 1
 
 
-async def begin(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> LocalBucket:
-    """Begin a run with a list, and feed the first of it."""
+async def begin_run(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> LocalBucket:
+    """Begin a run with a list, and feed the first IDs of the list."""
     bucket, ledger = LocalBucket(folder / "archive"), Ledger(redis)
     source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=len(ids), repeated=0, bad=0)
     kept = await store_run_list(
         bucket, ids, run="q4", environment="sandbox", account="default", refresh=False, source=source
     )
     await ledger.runs.begin("q4", total=len(ids), fingerprint=kept.fingerprint)
-    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
-    await ledger.runs.feed("q4", ids[:fed], order, position=0, backlog=100)
+    options = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
+    await ledger.runs.feed("q4", ids[:fed], options, position=0, backlog=100)
     return bucket
 
 
 async def test_cancel_ends_a_run(operator: Person, redis: Redis, tmp_path: Path) -> None:
     ids = eval_ids(10)
-    bucket = await begin(redis, tmp_path, ids, fed=4)
+    bucket = await begin_run(redis, tmp_path, ids, fed=4)
     await Ledger(redis).lease(ids[:1], token="a-token")
     assert "/page/cancel?run=q4" in (await operator.see("/")).body.decode()
     assert "9 evaluations of run q4" in (await operator.see("/page/cancel?run=q4")).body.decode()
@@ -263,7 +265,7 @@ async def test_cancel_ends_one_evaluation(operator: Person, redis: Redis) -> Non
 async def test_a_run_is_cancelled_and_a_problem_reported_when_its_list_cannot_record_it(
     operator: Person, redis: Redis, tmp_path: Path
 ) -> None:
-    await begin(redis, tmp_path, eval_ids(10), fed=4)
+    await begin_run(redis, tmp_path, eval_ids(10), fed=4)
     (tmp_path / "archive/runs/sandbox/q4/run.json").write_text("{}")
     answer = await operator.press("/page/cancel?run=q4")
     assert answer.status == 502
@@ -278,5 +280,5 @@ async def test_cancel_refuses_an_unknown_run(operator: Person, redis: Redis) -> 
 
 
 async def _token(operator: Person, redis: Redis) -> str:
-    await bury(redis, eval_ids(1))
+    await add_dead_letters(redis, eval_ids(1))
     return await operator.token()

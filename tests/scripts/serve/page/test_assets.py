@@ -1,4 +1,4 @@
-"""Scripts and styles are small, cached for good, served by docv-archive, and identical to their originals."""
+"""Scripts and styles are small, cached forever, served by docv-archive, and identical to their originals."""
 
 import gzip
 import hashlib
@@ -14,20 +14,20 @@ STATIC = Path(page.__file__).parent / "static"
 NOTICE = (STATIC / "NOTICE").read_text("utf-8")
 
 
-async def paths(person: Person) -> list[str]:
+async def asset_paths(person: Person) -> list[str]:
     return re.findall(r'(?:href|src)="(/page/assets/[^"]+)"', (await person.see("/")).body.decode())
 
 
 async def test_the_page_is_smaller_than_100_kb_and_loads_only_its_own_files(viewer: Person) -> None:
     body = (await viewer.see("/")).body
-    weights = [len(gzip.compress((await viewer.see(path)).body)) for path in await paths(viewer)]
-    assert len(weights) == 4
-    assert len(body) + sum(weights) < 100_000
+    sizes = [len(gzip.compress((await viewer.see(path)).body)) for path in await asset_paths(viewer)]
+    assert len(sizes) == 4
+    assert len(body) + sum(sizes) < 100_000
     assert set(re.findall(rb'(?:href|src|action|hx-get)="([^"]{0,2})', body)) <= {b"/", b"/p", b"#m", b"/?"}
 
 
 async def test_an_asset_is_compressed_when_the_browser_accepts_it_and_cached_forever(viewer: Person) -> None:
-    for path in await paths(viewer):
+    for path in await asset_paths(viewer):
         plain = await viewer.see(path, Accept_Encoding="identity")
         packed = await viewer.see(path, Accept_Encoding="gzip")
         assert plain.body == packed.body == (STATIC / path.rpartition("/")[2]).read_bytes()
@@ -37,7 +37,7 @@ async def test_an_asset_is_compressed_when_the_browser_accepts_it_and_cached_for
 
 
 async def test_an_asset_is_found_only_under_its_own_hash(viewer: Person) -> None:
-    [path] = [each for each in await paths(viewer) if each.endswith("page.css")]
+    [path] = [each for each in await asset_paths(viewer) if each.endswith("page.css")]
     for other in (path.replace("page.css", "page.js"), "/page/assets/x/page.css", path.replace("page.css", "NOTICE")):
         assert (await viewer.see(other)).status == 404
 
@@ -48,6 +48,6 @@ def test_vendored_files_are_unchanged(name: str, sha256: str) -> None:
 
 
 def test_every_vendored_file_is_listed_with_its_licence() -> None:
-    made_by_others = {path.name for path in STATIC.glob("*.min.*")}
-    assert set(re.findall(r"(\S+) +sha256", NOTICE)) == made_by_others
+    vendored = {path.name for path in STATIC.glob("*.min.*")}
+    assert set(re.findall(r"(\S+) +sha256", NOTICE)) == vendored
     assert all((STATIC / name).is_file() for name in re.findall(r"(\w+\.LICENSE)", NOTICE))

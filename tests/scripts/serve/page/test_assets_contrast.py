@@ -1,4 +1,4 @@
-"""Every page has enough contrast in both schemes and widths, and axe finds nothing wrong with it."""
+"""Every page has enough contrast in both schemes and widths, and axe finds no violation in it."""
 
 from pathlib import Path
 
@@ -12,9 +12,9 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tests.archives import eval_ids
 from tests.browser import axe_findings, low_contrasts, open_browser
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
-from tests.scripts.serve.page.conftest import keep, some_of_every_sort
+from tests.scripts.serve.page.conftest import archive_revisions, fill_redis
 from tests.scripts.serve.page.test_quarantine_view import quarantine
-from tests.scripts.serve.page.test_run_view import begin
+from tests.scripts.serve.page.test_run_view import begin_run
 
 pytestmark = [pytest.mark.needs("chromium"), pytest.mark.timeout(400)]
 
@@ -23,12 +23,12 @@ async def test_every_page_has_enough_contrast_and_no_axe_violation(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
     ids = eval_ids(20)
-    await some_of_every_sort(redis, ids)
-    await begin(redis, tmp_path, eval_ids(5, seed=4), 3)
+    await fill_redis(redis, ids)
+    await begin_run(redis, tmp_path, eval_ids(5, seed=4), 3)
     await quarantine(tmp_path, ids[:3])
-    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live", message=ids[0])
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live", message=ids[0])
     await Ledger(redis).accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")))
-    await keep(tmp_path, eval_id, revisions=2)
+    await archive_revisions(tmp_path, eval_id, revisions=2)
     accounts = tmp_path / "accounts.toml"
     accounts.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nrate = 3\n')
     found: list[str] = []
@@ -49,12 +49,12 @@ async def test_every_page_has_enough_contrast_and_no_axe_violation(
 
 
 def _pages(ids: list[str], eval_id: str) -> list[str]:
-    """Return every address of a page, with all that it can show."""
-    of = f"/page/evaluation?id={eval_id}&account=default"
+    """Return the address of each page, in each of its states."""
+    evaluation = f"/page/evaluation?id={eval_id}&account=default"
     return [
         *("/", "/?still", "/page/runs", "/page/run?run=2026-q3", "/page/run?run=q3", "/page/run?run=q4"),
         *("/page/dead-letters", "/page/dead-letters?cause=service_failed", "/page/rejected", "/page/quarantine"),
-        *("/page/evaluation", of, f"{of}&pictures", f"{of}&revision=1"),
+        *("/page/evaluation", evaluation, f"{evaluation}&pictures", f"{evaluation}&revision=1"),
         *(f"/page/evaluation?id={ids[10]}", f"/page/evaluation?id={ids[0]}", "/page/evaluation?id=nonsense"),
         f"/page/evaluation?id={eval_id}+{ids[1]}+{ids[10]}+nonsense",
         *("/page/resume?scope=default", "/page/resume?scope=nobody"),

@@ -1,4 +1,4 @@
-"""Another site can make a browser send the login; that alone is not enough for an action."""
+"""Another site can make a browser send the login. That alone is not enough for an action."""
 
 import pytest
 from redis.asyncio import Redis
@@ -6,14 +6,14 @@ from redis.asyncio import Redis
 from tasks.ledger.ledger import Ledger
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import Client
-from tests.scripts.serve.page.conftest import Person, bury
+from tests.scripts.serve.page.conftest import Person, add_dead_letters
 
 FORM = {"cause": "service_failed"}
 
 
 @pytest.fixture(autouse=True)
 async def _one_dead_letter(redis: Redis) -> None:
-    await bury(redis, eval_ids(1))
+    await add_dead_letters(redis, eval_ids(1))
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "none", "", "SAME-ORIGIN"])

@@ -1,4 +1,4 @@
-"""Pictures are for operators only, by personal links that expire; each view is logged, and other bytes are refused."""
+"""Only operators see pictures, by personal links that expire. Each view is logged, and changed bytes are refused."""
 
 import base64
 import hashlib
@@ -26,34 +26,34 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
 from tests.archives import archive, documents
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
-from tests.scripts.serve.page.conftest import Person, keep
+from tests.scripts.serve.page.conftest import Person, archive_revisions
 
 SEALING = base64.b64encode(b"k" * 32).decode()
 
 
-async def links(person: Person, eval_id: str) -> list[str]:
-    seen = (await person.see(f"/page/evaluation?id={eval_id}&pictures")).body.decode()
-    return [html.unescape(path) for path in dict.fromkeys(re.findall(r'href="(/page/pictures/[^"]+)"', seen))]
+async def picture_links(person: Person, eval_id: str) -> list[str]:
+    body = (await person.see(f"/page/evaluation?id={eval_id}&pictures")).body.decode()
+    return [html.unescape(path) for path in dict.fromkeys(re.findall(r'href="(/page/pictures/[^"]+)"', body))]
 
 
-def change(tmp_path: Path, eval_id: str, **changes: Any) -> None:
-    """Tamper with the first document that a manifest names."""
-    place = tmp_path / "archive" / "sandbox" / eval_id / "manifest.json"
-    manifest = json.loads(place.read_text("utf-8"))
+def change_document(tmp_path: Path, eval_id: str, **changes: Any) -> None:
+    """Change the record of the first document in a manifest."""
+    path = tmp_path / "archive" / "sandbox" / eval_id / "manifest.json"
+    manifest = json.loads(path.read_text("utf-8"))
     manifest["documents"][0] |= changes
-    place.write_text(json.dumps(manifest), "utf-8")
+    path.write_text(json.dumps(manifest), "utf-8")
 
 
-def put(tmp_path: Path, eval_id: str, data: bytes) -> None:
-    """Replace the bytes of every front."""
-    for place in (tmp_path / "archive" / "sandbox" / eval_id / "document_front").iterdir():
-        place.chmod(0o600)
-        place.write_bytes(data)
+def replace_fronts(tmp_path: Path, eval_id: str, data: bytes) -> None:
+    """Replace the bytes of every front image."""
+    for path in (tmp_path / "archive" / "sandbox" / eval_id / "document_front").iterdir():
+        path.chmod(0o600)
+        path.write_bytes(data)
 
 
 async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: Person, archived: str) -> None:
-    paths = await links(operator, archived)
-    assert len(paths) == 6, "three of now and three that are superseded"
+    paths = await picture_links(operator, archived)
+    assert len(paths) == 6, "three current documents and three superseded ones"
     with capture_logs() as logged:
         answer = await operator.see(paths[0])
     assert answer.body == documents(archived, 2, 2_000)[0].data
@@ -79,17 +79,17 @@ async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: Pers
 async def test_a_viewer_sees_no_document_even_with_an_operators_link(
     operator: Person, viewer: Person, archived: str
 ) -> None:
-    path, *_ = await links(operator, archived)
+    path, *_ = await picture_links(operator, archived)
     assert (await viewer.see(path)).status == 403
-    assert await links(viewer, archived) == []
+    assert await picture_links(viewer, archived) == []
 
 
 async def test_a_link_works_for_its_operator_only(redis: Redis, redis_url: str, tmp_path: Path, eval_id: str) -> None:
-    await keep(tmp_path, eval_id)
+    await archive_revisions(tmp_path, eval_id)
     other = "otto:password-of-another-operator"
     settings = settings_for(redis_url, tmp_path, operators=(SecretStr(OPERATOR), SecretStr(other)))
     async with opened(settings) as client:
-        path, *_ = await links(Person(client, OPERATOR), eval_id)
+        path, *_ = await picture_links(Person(client, OPERATOR), eval_id)
         assert (await Person(client, other).see(path)).status == 403
         assert (await Person(client, OPERATOR).see(path)).status == 200
 
@@ -99,7 +99,7 @@ async def test_a_link_works_for_its_operator_only(redis: Redis, redis_url: str, 
     [(r"document_front", "selfie"), (r"until=\d+", "until=9999999999"), (r"by=.", "by=x"), (r"by=\w+", "by=")],
 )
 async def test_a_changed_link_is_refused(operator: Person, archived: str, pattern: str, by: str) -> None:
-    path, *_ = await links(operator, archived)
+    path, *_ = await picture_links(operator, archived)
     assert (await operator.see(re.sub(pattern, by, path))).status == 403
 
 
@@ -120,8 +120,8 @@ async def test_a_link_expires(operator: Person, redis: Redis, tmp_path: Path, ar
 async def test_a_document_is_a_download_when_a_browser_might_run_it(
     operator: Person, tmp_path: Path, archived: str, media_type: str
 ) -> None:
-    change(tmp_path, archived, media_type=media_type)
-    path, *_ = await links(operator, archived)
+    change_document(tmp_path, archived, media_type=media_type)
+    path, *_ = await picture_links(operator, archived)
     answer = await operator.see(path)
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment;")
@@ -131,8 +131,8 @@ async def test_a_document_is_a_download_when_a_browser_might_run_it(
 async def test_a_key_of_another_evaluation_is_not_followed(
     operator: Person, tmp_path: Path, archived: str, key: str
 ) -> None:
-    change(tmp_path, archived, key=key)
-    path, *_ = await links(operator, archived)
+    change_document(tmp_path, archived, key=key)
+    path, *_ = await picture_links(operator, archived)
     with capture_logs() as logged:
         answer = await operator.see(path)
     assert (answer.status, "not followed" in answer.body.decode()) == (502, True)
@@ -142,15 +142,15 @@ async def test_a_key_of_another_evaluation_is_not_followed(
 async def test_a_document_is_not_shown_when_the_manifest_no_longer_lists_it(
     operator: Person, tmp_path: Path, archived: str
 ) -> None:
-    path, *_ = await links(operator, archived)
-    change(tmp_path, archived, sha256="a" * 64)
+    path, *_ = await picture_links(operator, archived)
+    change_document(tmp_path, archived, sha256="a" * 64)
     assert (await operator.see(path)).status == 404
 
 
 async def test_a_missing_document_is_reported(operator: Person, tmp_path: Path, archived: str) -> None:
-    path, *_ = await links(operator, archived)
-    for place in (tmp_path / "archive" / "sandbox" / archived / "document_front").iterdir():
-        place.unlink()
+    path, *_ = await picture_links(operator, archived)
+    for file in (tmp_path / "archive" / "sandbox" / archived / "document_front").iterdir():
+        file.unlink()
     answer = await operator.see(path)
     assert (answer.status, "not in the archive" in answer.body.decode()) == (404, True)
 
@@ -159,8 +159,8 @@ async def test_a_missing_document_is_reported(operator: Person, tmp_path: Path, 
 async def test_a_document_is_not_shown_when_its_bytes_differ_from_the_manifest(
     operator: Person, tmp_path: Path, archived: str, other: bytes
 ) -> None:
-    path, *_ = await links(operator, archived)
-    put(tmp_path, archived, other)
+    path, *_ = await picture_links(operator, archived)
+    replace_fronts(tmp_path, archived, other)
     with capture_logs() as logged:
         answer = await operator.see(path)
     assert (answer.status, "a document differs from the archived one" in answer.body.decode()) == (502, True)
@@ -173,9 +173,9 @@ async def test_the_connection_is_cut_when_only_the_end_of_a_document_differs(
     bucket = LocalBucket(tmp_path / "archive")
     members = documents(eval_id, 1, 3 << 20)[:1]
     await archive(bucket, eval_id, Outcome.ARCHIVED, members)
-    [path] = await links(operator, eval_id)
+    [path] = await picture_links(operator, eval_id)
     assert (await operator.see(path)).body == members[0].data
-    put(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
+    replace_fronts(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
     with capture_logs() as logged, pytest.raises(ClientError):
         await operator.see(path)
     assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["IntegrityError"]
@@ -187,19 +187,19 @@ async def test_a_sealed_document_is_shown_when_its_key_is_configured(
     keyring = Keyring.of([f"2026:{SEALING}"])
     inner = LocalBucket(tmp_path / "archive")
     members = documents(eval_id, 1, 2_000)
-    await archive(Half(inner, EncryptedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
+    await archive(PartlySealedBucket(inner, EncryptedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
     keys = (SecretStr(f"2026:{SEALING}"),)
     async with opened(settings_for(redis_url, tmp_path, encryption_keys=keys)) as client:
         operator = Person(client, OPERATOR)
-        path, *_ = await links(operator, eval_id)
+        path, *_ = await picture_links(operator, eval_id)
         assert (await operator.see(path)).body == members[0].data
     async with opened(settings_for(redis_url, tmp_path)) as client:
         answer = await Person(client, OPERATOR).see(path)
         assert (answer.status, "2026" in answer.body.decode()) == (503, True)
 
 
-class Half:
-    """Reads documents through the sealed bucket, and manifests directly, as workers do."""
+class PartlySealedBucket:
+    """Use the sealed bucket for documents and the plain one for manifests, as workers do."""
 
     def __init__(self, plain: LocalBucket, sealed: EncryptedBucket) -> None:
         self.create = sealed.create

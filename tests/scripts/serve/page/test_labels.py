@@ -12,7 +12,7 @@ from tasks.resilience.holds import Reason
 
 
 def causes() -> Iterable[str]:
-    """The causes of errors that evaluations can have; those of families and of refused input are not shown."""
+    """Return the causes of errors that evaluations can have. Those of families and of refused input are not shown."""
     hidden = {"error", "bad_input", "try_again", "not_now", "needs_person", "lease_lost"}
     hidden |= {"bad_matter_name", "bad_run_name", "run_taken", "run_cancelled", "bad_bundle"}
     found = {each.cause for each in vars(errors).values() if isinstance(each, type) and hasattr(each, "cause")}
@@ -33,7 +33,7 @@ def test_every_code_has_a_label_and_a_sentence(family: str) -> None:
     for code in CODES[family]:
         assert meaning(str(code), family), f"{family} {code} has no sentence"
         assert "_" not in label_text(str(code), family)
-        assert f"({code})" in label(str(code), family), "the code is a part of the tooltip"
+        assert f"({code})" in label(str(code), family), "the tooltip contains the code"
 
 
 def test_a_code_of_a_newer_release_is_its_own_label() -> None:

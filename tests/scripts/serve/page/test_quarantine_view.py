@@ -1,4 +1,4 @@
-"""The view of the quarantine: every bundle, in pages, with all values of a manifest as text."""
+"""The view of the quarantine lists every bundle, in pages, and escapes all values of a manifest."""
 
 import re
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ async def test_a_bundle_is_shown_with_its_causes_and_the_outcome_of_its_evaluati
     unreadable, archived = sorted(eval_ids(2))
     bucket = await quarantine(tmp_path, [unreadable, archived])
     await archive_bundle(bucket, zip_of(FILES), Evaluation(archived, "sandbox"))
-    said = text_of((await viewer.see("/page/quarantine")).body)
-    assert re.search(rf"{unreadable} Unreadable Local header differs q3 (just now|\d+ s ago) \d+ B", said)
-    assert re.search(rf"{archived} Archived unknown q3 ", said)
+    text = text_of((await viewer.see("/page/quarantine")).body)
+    assert re.search(rf"{unreadable} Unreadable Local header differs q3 (just now|\d+ s ago) \d+ B", text)
+    assert re.search(rf"{archived} Archived unknown q3 ", text)
 
 
 async def test_the_view_is_empty_when_no_bundle_is_in_quarantine(viewer: Person) -> None:

@@ -1,4 +1,4 @@
-"""The chart of the last hour: level parts, gaps, its upper edge, and what it says of missing parts."""
+"""The chart of the last hour: constant rates, gaps, the scale, and missing data."""
 
 import pytest
 

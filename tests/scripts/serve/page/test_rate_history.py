@@ -11,14 +11,14 @@ ANYTHING: Any = None
 
 
 class RateReader:
-    """Returns a rate, or fails."""
+    """Return a rate, or fail."""
 
-    is_well = True
+    is_healthy = True
     reads = 0
 
     async def __call__(self) -> RateStatus:
         self.reads += 1
-        if not self.is_well:
+        if not self.is_healthy:
             raise OSError
         return RateStatus(configured=10.0, effective=8.0, manual=False, used_today=0, observed=7.5)
 
@@ -29,7 +29,7 @@ async def test_a_read_adds_a_point_and_a_failed_read_a_gap() -> None:
     assert history.chart().since is None
     await history.record()
     assert (history.chart().sent_now, history.chart().highest, history.chart().top) == (7.5, 7.5, 10.0)
-    reader.is_well = False
+    reader.is_healthy = False
     await history.record()
     assert (history.chart().sent_now, history.chart().highest) == (None, 7.5)
 

@@ -1,4 +1,4 @@
-"""Rejected messages: the newest first, in pages, with the reason in words."""
+"""Rejected messages are listed newest first, in pages, with their reason in words."""
 
 import re
 
@@ -16,11 +16,11 @@ async def test_a_rejected_message_is_shown_with_time_problem_reason_and_source(v
     await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live", message=MESSAGE)
     await RejectedMessages(redis).add(cause="bad_event", why=HTML, source="webhook", event_type="evaluation_completed")
     answer = await viewer.see("/page/rejected")
-    said = text_of(answer.body)
-    assert re.search(rf"(just now|s ago) Invalid message it is not JSON Live queue {MESSAGE}", said)
-    assert re.search(r"(just now|s ago) Invalid event &lt;img src=x .* Webhook evaluation_completed none", said)
-    assert said.index("Invalid event") < said.index("Invalid message")
-    assert "look in RiskOS's dashboard for the evaluation that completed at this time" in said.replace("&#39;", "'")
+    text = text_of(answer.body)
+    assert re.search(rf"(just now|s ago) Invalid message it is not JSON Live queue {MESSAGE}", text)
+    assert re.search(r"(just now|s ago) Invalid event &lt;img src=x .* Webhook evaluation_completed none", text)
+    assert text.index("Invalid event") < text.index("Invalid message")
+    assert "look in RiskOS's dashboard for the evaluation that completed at this time" in text.replace("&#39;", "'")
     assert b"<img" not in answer.body
     assert "Rejected messages 2" in text_of((await viewer.see("/")).body)
 

@@ -1,4 +1,4 @@
-"""The page below a path prefix: each of its links is below it, too, and works."""
+"""Below a path prefix, every link of the page stays below the prefix and works."""
 
 import html
 import re
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, TOKEN, Client, basic, event, opened, settings_for
-from tests.scripts.serve.page.conftest import Person, keep, some_of_every_sort
+from tests.scripts.serve.page.conftest import Person, archive_revisions, fill_redis
 
 PREFIX = "/ops/docv"
 LINK = re.compile(r'(?:href|src|hx-get)="([^"#]*)"')
@@ -28,18 +28,18 @@ async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[
 async def test_every_link_form_and_asset_exists_below_the_prefix(
     operator: Person, redis: Redis, tmp_path: Path, eval_id: str
 ) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
-    await keep(tmp_path, eval_id, revisions=2)
-    found, seen = {f"{PREFIX}/", PREFIX, f"{PREFIX}/page/evaluation?id={eval_id}&pictures"}, set[str]()
-    while left := found - seen:
+    await fill_redis(redis, eval_ids(20))
+    await archive_revisions(tmp_path, eval_id, revisions=2)
+    found, visited = {f"{PREFIX}/", PREFIX, f"{PREFIX}/page/evaluation?id={eval_id}&pictures"}, set[str]()
+    while left := found - visited:
         path = left.pop()
-        seen.add(path)
+        visited.add(path)
         answer = await operator.see(path)
         assert answer.status in {200, 204}, path
         if answer.headers.get("Content-Type", "").startswith("text/html"):
             found |= {html.unescape(link) for link in LINK.findall(answer.body.decode())}
             assert all(form.startswith(f"{PREFIX}/page/") for form in FORM.findall(answer.body.decode()))
-    assert all(path == PREFIX or path.startswith(f"{PREFIX}/") for path in seen)
+    assert all(path == PREFIX or path.startswith(f"{PREFIX}/") for path in visited)
     for part in (
         "page/assets/",
         "page/pictures/",
@@ -51,13 +51,13 @@ async def test_every_link_form_and_asset_exists_below_the_prefix(
         "page/redrive?",
         "page/resume?",
     ):
-        assert any(path.startswith(f"{PREFIX}/{part}") for path in seen), part
+        assert any(path.startswith(f"{PREFIX}/{part}") for path in visited), part
 
 
 async def test_a_form_is_accepted_and_redirects_below_the_prefix(
     operator: Person, client: Client, redis: Redis
 ) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
+    await fill_redis(redis, eval_ids(20))
     form = operator.fields(await operator.see(f"{PREFIX}/page/resume?scope=default"))
     headers = {
         "Authorization": basic(OPERATOR),
@@ -69,9 +69,9 @@ async def test_a_form_is_accepted_and_redirects_below_the_prefix(
             f"{client.url}{PREFIX}/page/resume", data=urlencode(form), headers=headers, allow_redirects=False
         )
         async with request as answer:
-            where = answer.headers["Location"]
-            assert (answer.status, where) == (303, f"{PREFIX}/?did=resumed&count=1&left=0")
-    assert "Resumed." in (await operator.see(where)).body.decode()
+            location = answer.headers["Location"]
+            assert (answer.status, location) == (303, f"{PREFIX}/?did=resumed&count=1&left=0")
+    assert "Resumed." in (await operator.see(location)).body.decode()
 
 
 async def test_the_page_works_when_a_proxy_removes_the_prefix(operator: Person) -> None:
@@ -85,6 +85,6 @@ async def test_other_paths_work_with_the_prefix_and_similar_paths_do_not(
     assert (await client.send("GET", f"{PREFIX}/livez")).status == 200
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert (await client.send("POST", f"{PREFIX}/webhooks/riskos", event(eval_id), **bearer)).status == 200
-    assert f'route="{PREFIX}' not in await client.figures()
+    assert f'route="{PREFIX}' not in await client.metrics()
     for path in (f"{PREFIX}x/page/runs", f"{PREFIX}/{PREFIX}/page/runs", "/OPS/docv/page/runs", f"{PREFIX}//page/runs"):
         assert (await operator.see(path)).status == 404, path

@@ -1,4 +1,4 @@
-"""The page in a real browser: it loads, updates automatically, keeps its own policy, and every button works."""
+"""The page works in a real browser: it loads, updates, obeys its security policy, and every button works."""
 
 import re
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from tasks.resilience.holds import Holds
 from tests.archives import eval_ids
 from tests.browser import open_browser
 from tests.scripts.serve.conftest import OPERATOR, Client
-from tests.scripts.serve.page.conftest import HTML, keep, some_of_every_sort
+from tests.scripts.serve.page.conftest import HTML, archive_revisions, fill_redis
 
 pytestmark = pytest.mark.needs("chromium")
 
@@ -27,40 +27,40 @@ async def browser() -> AsyncIterator[Browser]:
 
 @pytest.fixture
 async def page(browser: Browser, client: Client) -> AsyncIterator[Page]:
-    """A page of an operator; each complaint in its console is an error."""
+    """Yield a page of an operator. A console error, a page error or a dialog fails the test."""
     name, _, password = OPERATOR.partition(":")
     login = {"username": name, "password": password}
     context = await browser.new_context(base_url=client.url, http_credentials=login)  # type: ignore[arg-type]
     page = await context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("dialog", lambda dialog: complaints.append(dialog.message))
+    problems: list[str] = []
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("dialog", lambda dialog: problems.append(dialog.message))
     yield page
     await context.close()
-    assert complaints == []
+    assert problems == []
 
 
 async def test_every_button_works_and_the_numbers_update_automatically(
     page: Page, redis: Redis, tmp_path: Path, eval_id: str
 ) -> None:
     ids = eval_ids(20)
-    await some_of_every_sort(redis, ids)
-    await keep(tmp_path, eval_id)
+    await fill_redis(redis, ids)
+    await archive_revisions(tmp_path, eval_id)
     await page.goto("/")
     await expect(page.locator("#summary")).to_have_text(re.compile("10 dead letters, 1 on hold"))
     await expect(page.locator(".chart svg")).to_be_visible()
     await expect(page.locator(".hold")).to_contain_text(HTML)
-    [await _see_that_it_fits(page, width) for width in (1280, 390)]
+    [await _check_that_it_fits(page, width) for width in (1280, 390)]
 
-    # The focus stays while the numbers change below it.
+    # The focus stays while the numbers below it change.
     await page.locator("#resume-default").focus()
     await Ledger(redis).accept(eval_ids(5, seed=2), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="today")))
     await expect(page.locator("#summary")).to_have_text(re.compile("^9 evaluations"), timeout=15_000)
     assert await page.evaluate("document.activeElement.id") == "resume-default"
     await expect(page.locator("#said")).to_have_text(re.compile("^9 evaluations"))
 
-    # Without a mouse.
+    # Resume with the keyboard only.
     await page.keyboard.press("Enter")
     await page.get_by_role("button", name="Resume").press("Enter")
     await expect(page.get_by_role("status").first).to_have_text("Resumed.")
@@ -100,15 +100,15 @@ async def _look_up(page: Page, eval_id: str) -> None:
     await expect(page.locator(".documents img")).to_have_count(3)
 
 
-async def _see_that_it_fits(page: Page, width: int) -> None:
-    """Check that nothing overflows at the side, on a desktop and on a phone."""
+async def _check_that_it_fits(page: Page, width: int) -> None:
+    """Check that the page does not overflow horizontally at a width, such as that of a desktop or a phone."""
     await page.set_viewport_size({"width": width, "height": 844})
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     await page.set_viewport_size({"width": 1280, "height": 900})
 
 
 async def test_the_page_works_without_javascript(browser: Browser, client: Client, redis: Redis) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
+    await fill_redis(redis, eval_ids(20))
     name, _, password = OPERATOR.partition(":")
     context = await browser.new_context(
         base_url=client.url,

@@ -1,4 +1,4 @@
-"""The page with several accounts: each has its rate, its chart, its button and its own archive."""
+"""On the page of several accounts, each one has its own rate, chart, resume button and environment."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -24,14 +24,14 @@ async def operator(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterato
         yield Person(client, OPERATOR)
 
 
-async def text(operator: Person, path: str) -> str:
+async def get_text(operator: Person, path: str) -> str:
     answer = await operator.see(path)
     assert answer.status == 200, answer.body
     return answer.body.decode()
 
 
 async def test_each_account_has_a_rate_and_a_chart(operator: Person) -> None:
-    first = await text(operator, "/")
+    first = await get_text(operator, "/")
     for account in ("default", "kyb"):
         assert f"Rate of {account}" in first
         assert f'hx-get="/page/rate?account={account}"' in first
@@ -44,7 +44,7 @@ async def test_resume_ends_the_hold_of_one_account_only(operator: Person, redis:
     holds = Holds(redis)
     await holds.place_manual("default", "ours")
     await holds.place_manual("kyb", "theirs")
-    assert "Account kyb is on hold" in await text(operator, "/")
+    assert "Account kyb is on hold" in await get_text(operator, "/")
     await operator.press("/page/resume?scope=kyb")
     assert [hold.scope for hold in await holds.list_all()] == ["default"]
 
@@ -54,7 +54,7 @@ async def test_an_unknown_account_is_reported(operator: Person, redis: Redis, ev
     await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "a-stranger", Trigger("enqueue")))
     (entry,) = await ledger.lease([eval_id], token="ours")
     await ledger.await_hold(entry, cause="account_unknown")
-    assert "Unknown account a-stranger:" in await text(operator, "/")
+    assert "Unknown account a-stranger:" in await get_text(operator, "/")
 
 
 async def test_an_evaluation_and_its_documents_are_read_from_the_environment_of_its_account(
@@ -63,8 +63,8 @@ async def test_an_evaluation_and_its_documents_are_read_from_the_environment_of_
     bucket = LocalBucket(tmp_path / "archive")
     await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, 2_000))
     (tmp_path / "archive" / "production").mkdir()
-    assert "No manifest:" in await text(operator, f"/page/evaluation?id={eval_id}&account=kyb")
-    seen = await text(operator, f"/page/evaluation?id={eval_id}&account=default&pictures")
-    link = seen.split('src="')[1].split('"')[0].replace("&amp;", "&")
+    assert "No manifest:" in await get_text(operator, f"/page/evaluation?id={eval_id}&account=kyb")
+    body = await get_text(operator, f"/page/evaluation?id={eval_id}&account=default&pictures")
+    link = body.split('src="')[1].split('"')[0].replace("&amp;", "&")
     assert (await operator.see(link)).status == 200
     assert (await operator.see(link.replace("account=default", "account=kyb"))).status == 403

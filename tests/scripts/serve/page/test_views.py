@@ -1,4 +1,4 @@
-"""The views show everything, in pages, and all values as text."""
+"""The views list all entries, in pages, and escape all values."""
 
 import re
 from pathlib import Path
@@ -12,9 +12,9 @@ from tasks.model.job import EnqueueOptions, Failure, Queue, Trigger
 from tasks.model.outcome import ManifestOutcome, Outcome
 from tests.archives import eval_ids
 from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
-from tests.scripts.serve.page.conftest import HTML, Person, bury, some_of_every_sort
+from tests.scripts.serve.page.conftest import HTML, Person, add_dead_letters, fill_redis
 
-SHEETS = ("/", "/page/now", "/page/runs", "/page/dead-letters", "/page/dead-letters?cause=service_failed")
+PATHS = ("/", "/page/now", "/page/runs", "/page/dead-letters", "/page/dead-letters?cause=service_failed")
 
 
 def text_of(body: bytes) -> str:
@@ -22,15 +22,15 @@ def text_of(body: bytes) -> str:
 
 
 async def test_the_overview_shows_everything_that_is_under_way(operator: Person, redis: Redis) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
-    said = text_of((await operator.see("/")).body)
-    assert "4 evaluations under way, 10 dead letters, 1 on hold." in said
-    assert "Account default is on hold" in said
-    assert "Paused by an operator" in said
-    assert "Backfill queue 4 no workers, oldest" in said
-    assert "0 of 10/s from the settings" in said
-    assert re.search(r"2026-q3 .*1 Archived .*1 No documents .* 10 4 on hold", said)
-    assert re.search(r"RiskOS failed RiskOS answered with 408 or a server error 6 Redrive", said)
+    await fill_redis(redis, eval_ids(20))
+    text = text_of((await operator.see("/")).body)
+    assert "4 evaluations under way, 10 dead letters, 1 on hold." in text
+    assert "Account default is on hold" in text
+    assert "Paused by an operator" in text
+    assert "Backfill queue 4 no workers, oldest" in text
+    assert "0 of 10/s from the settings" in text
+    assert re.search(r"2026-q3 .*1 Archived .*1 No documents .* 10 4 on hold", text)
+    assert re.search(r"RiskOS failed RiskOS answered with 408 or a server error 6 Redrive", text)
 
 
 async def test_a_run_shows_the_former_outcomes_of_unchanged_evaluations(
@@ -55,9 +55,9 @@ async def test_the_overview_shows_a_paused_worker_with_its_reason(operator: Pers
     workers = WorkerRegistry(redis)
     await workers.heartbeat("one", [Queue.LIVE])
     await workers.pause("one", "@archive", "cannot_write", "the disk of DOCV_STATE_DIR is full")
-    said = text_of((await operator.see("/")).body)
-    assert "Worker one has paused" in said
-    assert "the disk of DOCV_STATE_DIR is full" in said
+    text = text_of((await operator.see("/")).body)
+    assert "Worker one has paused" in text
+    assert "the disk of DOCV_STATE_DIR is full" in text
 
 
 async def test_the_overview_shows_why_the_next_evaluation_is_parked(
@@ -71,15 +71,15 @@ async def test_the_overview_shows_why_the_next_evaluation_is_parked(
 
 
 async def test_the_time_left_of_a_run_equals_that_of_status(operator: Person, redis: Redis) -> None:
-    order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
-    await Ledger(redis).accept(eval_ids(900), order)
+    options = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="2026-q3"))
+    await Ledger(redis).accept(eval_ids(900), options)
     assert "2026-q3 900 900 1 min 40 s" in text_of((await operator.see("/")).body)
 
 
-@pytest.mark.parametrize("path", [*SHEETS, "/page/resume?scope=default"])
+@pytest.mark.parametrize("path", [*PATHS, "/page/resume?scope=default"])
 async def test_html_in_values_is_escaped(operator: Person, redis: Redis, path: str) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
-    await bury(redis, eval_ids(1, seed=2), run=HTML)
+    await fill_redis(redis, eval_ids(20))
+    await add_dead_letters(redis, eval_ids(1, seed=2), run=HTML)
     body = (await operator.see(path)).body.decode()
     assert "<img" not in body
     assert "&lt;img" in body or "cause=service_failed" in path
@@ -92,7 +92,7 @@ async def test_an_id_with_html_is_refused_and_escaped(operator: Person) -> None:
     assert "expected a UUID" in answer.body.decode()
 
 
-@pytest.mark.parametrize("path", [*SHEETS, "/page/evaluation"])
+@pytest.mark.parametrize("path", [*PATHS, "/page/evaluation"])
 async def test_every_page_has_the_strict_policy_and_is_not_cached(operator: Person, redis: Redis, path: str) -> None:
     answer = await operator.see(path)
     policy = answer.headers["Content-Security-Policy"].split("; ")
@@ -109,19 +109,19 @@ async def test_every_page_has_the_strict_policy_and_is_not_cached(operator: Pers
     assert not re.search(r"\sstyle=|\son\w+=|<style|<script(?! defer src=)|javascript:", body)
 
 
-async def test_a_viewer_sees_the_same_without_buttons(viewer: Person, redis: Redis) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
-    for path in SHEETS:
-        said = text_of((await viewer.see(path)).body)
-        assert not re.search(r"Redrive|Drop|Resume", said)
+async def test_a_viewer_sees_no_buttons(viewer: Person, redis: Redis) -> None:
+    await fill_redis(redis, eval_ids(20))
+    for path in PATHS:
+        text = text_of((await viewer.see(path)).body)
+        assert not re.search(r"Redrive|Drop|Resume", text)
 
 
 async def test_a_read_only_page_has_no_buttons(redis: Redis, redis_url: str, tmp_path: Path) -> None:
-    await some_of_every_sort(redis, eval_ids(20))
+    await fill_redis(redis, eval_ids(20))
     async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
-        for path in SHEETS:
-            said = text_of((await Person(client, OPERATOR).see(path)).body)
-            assert not re.search(r"Redrive|Drop|Resume", said)
+        for path in PATHS:
+            text = text_of((await Person(client, OPERATOR).see(path)).body)
+            assert not re.search(r"Redrive|Drop|Resume", text)
 
 
 async def test_an_unchanged_overview_is_not_sent_again(operator: Person, redis: Redis) -> None:
@@ -157,14 +157,14 @@ async def test_runs_are_paged_and_the_overview_stays_small(operator: Person, red
     page = text_of((await operator.see("/page/runs?skip=950")).body)
     assert "951 to 1,000 of 1,000" in page
     assert [number for number in range(1_000) if f" run-{number} " in page] == [*range(50)]
-    seen = (await operator.see("/page/runs")).body.decode()
-    assert 'href="/page/runs?skip=50"' in seen
-    assert 'rel="prev"' not in seen
+    runs = (await operator.see("/page/runs")).body.decode()
+    assert 'href="/page/runs?skip=50"' in runs
+    assert 'rel="prev"' not in runs
 
 
 async def test_dead_letters_are_paged_and_only_one_page_is_read(operator: Person, redis: Redis) -> None:
     ids = eval_ids(400)
-    await bury(redis, ids)
+    await add_dead_letters(redis, ids)
     commands = (await redis.info("commandstats")).copy()
     answer = await operator.see("/page/dead-letters?cause=service_failed&skip=350")
     page = text_of(answer.body)
@@ -177,8 +177,8 @@ async def test_dead_letters_are_paged_and_only_one_page_is_read(operator: Person
 
 
 @pytest.mark.parametrize("skip", ["-1", "x", "9" * 40, "", "٣"])
-async def test_an_invalid_page_shows_the_first_one(operator: Person, redis: Redis, skip: str) -> None:
-    await bury(redis, eval_ids(1))
+async def test_an_invalid_position_shows_the_first_page(operator: Person, redis: Redis, skip: str) -> None:
+    await add_dead_letters(redis, eval_ids(1))
     page = text_of((await operator.see(f"/page/dead-letters?cause=service_failed&skip={skip}")).body)
     assert "1 to 1 of 1" in page
 
