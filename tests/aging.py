@@ -1,4 +1,4 @@
-"""Make entries in Redis older than they are, so that no test has to wait."""
+"""Make entries in Redis older than they are, so that tests do not have to wait."""
 
 from redis.asyncio import Redis
 
@@ -6,7 +6,7 @@ from tasks.model.job import Queue
 
 
 async def let_a_minute_pass(redis: Redis) -> None:
-    """Make queued evaluations a minute older: until then the ledger expects that a worker has their message."""
+    """Make queued evaluations a minute older; for a minute, the ledger assumes that a worker has their message."""
     for queue in Queue:
         key = f"docv:ledger:queued:{queue}"
         aged = {eval_id: since - 60_000 for eval_id, since in await redis.zrange(key, 0, -1, withscores=True)}

@@ -67,14 +67,14 @@ class BucketHand:
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object; keep its metadata and tags."""
-        place, beside = {"Bucket": self.s3.bucket, "Key": f"{PREFIX}/{key}"}, {}
+        target, attributes = {"Bucket": self.s3.bucket, "Key": f"{PREFIX}/{key}"}, {}
         if key in self.listed():
-            tags = self.s3.client.get_object_tagging(**place)["TagSet"]
-            beside = {
-                "Metadata": self.s3.client.head_object(**place)["Metadata"],
+            tags = self.s3.client.get_object_tagging(**target)["TagSet"]
+            attributes = {
+                "Metadata": self.s3.client.head_object(**target)["Metadata"],
                 "Tagging": "&".join(f"{tag['Key']}={tag['Value']}" for tag in tags),
             }
-        self.s3.client.put_object(**place, **beside, Body=data, ChecksumAlgorithm="SHA256")
+        self.s3.client.put_object(**target, **attributes, Body=data, ChecksumAlgorithm="SHA256")
 
     def delete(self, key: str) -> None:
         self.s3.client.delete_object(Bucket=self.s3.bucket, Key=f"{PREFIX}/{key}")
@@ -124,12 +124,12 @@ def _members(eval_id: str, revision: int, size: int) -> Iterator[Member]:
 async def archive(bucket: Bucket, eval_id: str, outcome: Outcome, members: Sequence[Member] = ()) -> None:
     """Archive an evaluation as a worker does, given its documents."""
     evaluation = Evaluation(eval_id, "sandbox")
-    shelf, at = UploadTarget(bucket, {"team": "kyc"}), "2026-11-23T04:00:00.000Z"
-    stored = await store_documents(shelf, evaluation, [identify(member) for member in members], archived_at=at)
+    target, at = UploadTarget(bucket, {"team": "kyc"}), "2026-11-23T04:00:00.000Z"
+    stored = await store_documents(target, evaluation, [identify(member) for member in members], archived_at=at)
     bundle = f"the bundle of {eval_id}".encode()
     sha256 = hashlib.sha256(bundle).hexdigest()
     if outcome is Outcome.UNREADABLE:
-        await quarantine_bundle(shelf, evaluation, Bundle(data=bundle, sha256=sha256, filename=None, size=len(bundle)))
+        await quarantine_bundle(target, evaluation, Bundle(data=bundle, sha256=sha256, filename=None, size=len(bundle)))
     manifest = Manifest(
         schema=1,
         eval_id=eval_id,

@@ -1,4 +1,4 @@
-"""Run a real browser for tests of pages; measure the contrast of every text, and let axe check each page."""
+"""Run a real browser for tests of pages, measure the contrast of all text, and check each page with axe."""
 
 import contextlib
 import shutil
@@ -13,11 +13,11 @@ _QUIET = (
 )
 SCHEMES = ("light", "dark")
 WIDTHS = (1280, 390)
-# Contrast, the slowest rule, is measured by `low_contrasts`: in both schemes, and of hidden texts, too.
+# Contrast is axe's slowest rule. `low_contrasts` measures it instead, in both schemes and for hidden text.
 _FIND = """() => axe
   .run({ resultTypes: ["violations", "incomplete"], rules: { "color-contrast": { enabled: false } } })
   .then(({ violations, incomplete }) => ({ violations, incomplete }))"""
-# Ratios are those of WCAG 2.2, success criterion 1.4.3: 4.5, or 3 for text of 24 px, or of 18.66 px in bold.
+# WCAG 2.2, success criterion 1.4.3, requires a ratio of 4.5, or of 3 for text of 24 px, or of 18.66 px in bold.
 _LOW_CONTRAST = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
   const once = (compute, known = new Map()) => (key) => {
@@ -67,13 +67,13 @@ _LOW_CONTRAST = """() => {
     const style = getComputedStyle(element);
     if (!element.checkVisibility() || element.closest(".hidden, script, style, noscript, svg")) continue;
     const texts = [...element.childNodes].filter((node) => node.nodeType === Node.TEXT_NODE && node.data.trim());
-    const told = [[style, texts.map((node) => node.data.trim()).join(" ") || element.value]];
+    const styled = [[style, texts.map((node) => node.data.trim()).join(" ") || element.value]];
     for (const part of ["::before", "::after"]) {
-      const made = getComputedStyle(element, part);
-      if (!["none", "normal", '""'].includes(made.content)) told.push([made, made.content]);
+      const partStyle = getComputedStyle(element, part);
+      if (!["none", "normal", '""'].includes(partStyle.content)) styled.push([partStyle, partStyle.content]);
     }
-    if (element.placeholder) told.push([getComputedStyle(element, "::placeholder"), element.placeholder]);
-    told.filter(([, text]) => text).forEach(([how, text]) => measure(element, how, text));
+    if (element.placeholder) styled.push([getComputedStyle(element, "::placeholder"), element.placeholder]);
+    styled.filter(([, text]) => text).forEach(([textStyle, text]) => measure(element, textStyle, text));
   }
   return { count, low };
 }"""
@@ -95,7 +95,7 @@ async def low_contrasts(page: Page) -> list[str]:
         await page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
         for width in WIDTHS:
             await page.set_viewport_size({"width": width, "height": 900})
-            # A colour in a transition would be measured half-way.
+            # During a transition, a colour would be measured half-way.
             await page.evaluate("Promise.all(document.getAnimations().map((animation) => animation.finished))")
             measured = await page.evaluate(_LOW_CONTRAST)
             assert measured["count"] > 1, f"{page.url} shows no text"
@@ -104,7 +104,7 @@ async def low_contrasts(page: Page) -> list[str]:
 
 
 async def axe_findings(page: Page) -> list[str]:
-    """Return what axe calls a violation on a page, or cannot decide, on a desktop and on a phone."""
+    """Return the violations and the undecided checks of axe for a page, on a desktop and on a phone."""
     found = []
     await page.evaluate(AXE_SCRIPT)
     for width in WIDTHS:

@@ -32,20 +32,20 @@ class MovableClock:
 
     def move(self, seconds: float) -> None:
         """Set the clock ahead of the real time, or behind it; programs notice within a second."""
-        # Atomically: a program that reads a half-written file gets any time.
+        # Replaced atomically: a program that reads a half-written file gets a random time.
         new = self._file.with_suffix(".new")
         new.write_text(f"{seconds:+g}")
         new.replace(self._file)
 
 
-def forget(process_id: int) -> None:
-    """Remove what libfaketime leaves of a killed process: another one that gets its ID would crash on it."""
+def remove_shared_memory(process_id: int) -> None:
+    """Remove the shared memory of a killed process; with libfaketime, another one with the same ID would crash."""
     for name in (f"faketime_shm_{process_id}", f"sem.faketime_sem_{process_id}"):
         (_SHARED / name).unlink(missing_ok=True)
 
 
 def _find_library() -> str:
-    """Return the path of libfaketime; the program itself fails if it gets the ID of a killed process."""
+    """Return the path of libfaketime; retry, because faketime itself fails if it gets the ID of a killed process."""
     for _ in range(_TRIES):
         found = subprocess.run(_LIBRARY, capture_output=True, check=False, text=True)
         if found.returncode == 0:

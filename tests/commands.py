@@ -47,15 +47,15 @@ class Shell:
 
     async def start(self, *arguments: str, module: str = "scripts.cli") -> asyncio.subprocess.Process:
         """Start docv-archive without waiting for it; a fork saves the time of the imports."""
-        return await forked.start(module, *arguments, **self._place())
+        return await forked.start(module, *arguments, **self._process_options())
 
     async def start_in_new_interpreter(
         self, *arguments: str, module: str = "scripts.cli"
     ) -> asyncio.subprocess.Process:
         """Start a command as a shell does; docv-archive by default."""
-        return await forked.start_in_new_interpreter(module, *arguments, **self._place())
+        return await forked.start_in_new_interpreter(module, *arguments, **self._process_options())
 
-    def _place(self) -> dict[str, Any]:
+    def _process_options(self) -> dict[str, Any]:
         aws = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
         pipe = asyncio.subprocess.PIPE
         return {
@@ -80,9 +80,9 @@ async def finish(process: asyncio.subprocess.Process, *, given: str = "", second
         process.kill()
         await process.wait()
         raise AssertionError(f"the command took longer than {seconds} s") from None
-    said = err.decode()
-    access = tuple(map(json.loads, _ACCESS.findall(said)))
-    return Finished(process.returncode or 0, out.decode(), _ACCESS.sub("", said), access)
+    errors = err.decode()
+    access = tuple(map(json.loads, _ACCESS.findall(errors)))
+    return Finished(process.returncode or 0, out.decode(), _ACCESS.sub("", errors), access)
 
 
 async def reached(condition: Callable[[], bool], process: asyncio.subprocess.Process, seconds: float = 60) -> None:

@@ -23,13 +23,13 @@ from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
 from tests.counting import Counted
-from tests.rabbitmq import PROGRAMS_OF_RABBITMQ, rabbitmq_url  # noqa: F401  # the fixture is for all tests
+from tests.rabbitmq import RABBITMQ_PROGRAMS, rabbitmq_url  # noqa: F401  # the fixture is for all tests
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
 
 pytest_plugins = ["tests.programs"]
 
-# The machines of tests are slow at times, which says nothing about the code.
+# Test machines are slow at times. That is not a fault of the code.
 hypothesis.settings.register_profile(
     "any-machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
@@ -61,7 +61,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if "s3_endpoint" in getattr(item, "fixturenames", ())]
     for item in items:
         if isinstance(item, pytest.Function) and "rabbitmq_url" in item.fixturenames:
-            item.add_marker(pytest.mark.needs(*PROGRAMS_OF_RABBITMQ))
+            item.add_marker(pytest.mark.needs(*RABBITMQ_PROGRAMS))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -84,7 +84,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(autouse=True)
-def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _hide_developer_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Hide the settings, the certificates and any .env file of the developer from the test."""
     for name in os.environ:
         if name.upper().startswith(("DOCV_", "AWS_", "SSL_CERT_")):
@@ -93,8 +93,8 @@ def _no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _botocore_reads_its_files_once() -> Iterator[None]:
-    """Read a megabyte about S3, and the names of 450 services, once: either takes longer than most tests."""
+def _cache_botocore_files() -> Iterator[None]:
+    """Read a megabyte about S3, and the names of 450 services, only once; either takes longer than most tests."""
     read = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
     find_services = functools.cache(functools.partial(Loader.list_available_services, Loader()))
     with pytest.MonkeyPatch.context() as patch:
@@ -114,7 +114,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 async def redis(request: pytest.FixtureRequest) -> AsyncIterator["Redis"]:
     """A client of an empty Redis, or of an empty fakeredis if the test's ID says so (see ``pytest_generate_tests``).
 
-    fakeredis 2.40 has no INFO and no WAIT, ignores ``maxmemory``, lets TIME go on during a script, and its cjson writes
+    fakeredis 2.40 has no INFO and no WAIT, ignores ``maxmemory``, advances TIME during a script, and its cjson writes
     an empty table as ``[]`` where that of Redis writes ``{}``.
     """
     if getattr(request, "param", "redis") == "fakeredis":
@@ -134,7 +134,7 @@ class S3:
     Attributes:
         endpoint: URL of the server.
         bucket: name of an empty bucket.
-        client: boto3's client of it, for direct access.
+        client: a client of boto3, for direct access.
     """
 
     endpoint: str
@@ -143,7 +143,7 @@ class S3:
 
 
 class Dispatcher(DomainDispatcherApplication):
-    """moto's dispatcher, which searches all of its backends for each request; here once for each host."""
+    """moto's dispatcher, which searches all of its backends for each request; this one searches once for each host."""
 
     get_backend_for_host = functools.cache(DomainDispatcherApplication.get_backend_for_host)
 

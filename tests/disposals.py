@@ -43,7 +43,7 @@ def disposed_of(document: DocumentRecord) -> DisposedRecord:
 async def list_as_disposed(
     bucket: Bucket, evaluation: Evaluation, is_due: Callable[[DocumentRecord], bool] = lambda _: True
 ) -> list[str]:
-    """List documents as disposed of, and return the keys of their objects, which are still there."""
+    """List documents as disposed of, and return the keys of their objects, which still exist."""
     gone: dict[str, DisposedRecord] = {}
 
     def change(manifest: Manifest) -> Manifest:

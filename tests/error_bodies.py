@@ -1,41 +1,41 @@
-"""Bodies of errors with their content types: RiskOS's text in every form, and answers of gateways with 400 or 404."""
+"""Error bodies with their content types: RiskOS's text in every form, and answers of gateways with 400 or 404."""
 
 import gzip
 import json
 import zlib
 
 JSON = "application/json"
-_SAID = '{"message": "No Documents Found"}'
+_BODY = '{"message": "No Documents Found"}'
 
 
 FORMS = {
-    "the documented one": (_SAID.encode(), JSON),
-    "BOM of UTF-8": (_SAID.encode("utf-8-sig"), JSON),
-    "two BOMs": (b"\xef\xbb\xbf" + _SAID.encode("utf-8-sig"), JSON),
-    "UTF-16 with BOM": (_SAID.encode("utf-16"), JSON),
-    "UTF-16 LE with charset": (_SAID.encode("utf-16-le"), f"{JSON}; charset=utf-16le"),
-    "UTF-16 BE with charset": (_SAID.encode("utf-16-be"), f"{JSON}; charset=utf-16"),
-    "UTF-16 BE with BOM": (b"\xfe\xff" + _SAID.encode("utf-16-be"), JSON),
-    "UTF-16 LE alone": (_SAID.encode("utf-16-le"), JSON),
-    "UTF-16 BE alone": (_SAID.encode("utf-16-be"), JSON),
-    "UTF-16 and a NUL": (_SAID.encode("utf-16") + b"\0", JSON),
-    "UTF-32 with BOM": (_SAID.encode("utf-32"), JSON),
+    "as documented": (_BODY.encode(), JSON),
+    "BOM of UTF-8": (_BODY.encode("utf-8-sig"), JSON),
+    "two BOMs": (b"\xef\xbb\xbf" + _BODY.encode("utf-8-sig"), JSON),
+    "UTF-16 with BOM": (_BODY.encode("utf-16"), JSON),
+    "UTF-16 LE with charset": (_BODY.encode("utf-16-le"), f"{JSON}; charset=utf-16le"),
+    "UTF-16 BE with charset": (_BODY.encode("utf-16-be"), f"{JSON}; charset=utf-16"),
+    "UTF-16 BE with BOM": (b"\xfe\xff" + _BODY.encode("utf-16-be"), JSON),
+    "UTF-16 LE alone": (_BODY.encode("utf-16-le"), JSON),
+    "UTF-16 BE alone": (_BODY.encode("utf-16-be"), JSON),
+    "UTF-16 and a NUL": (_BODY.encode("utf-16") + b"\0", JSON),
+    "UTF-32 with BOM": (_BODY.encode("utf-32"), JSON),
     "Latin-1 with charset": (
         '{"note": "Ende der Prüfung", "message": "No\xa0Documents\xa0Found"}'.encode("latin-1"),
         f"{JSON}; charset=ISO-8859-1",
     ),
     "Latin-1 without charset": ('{"note": "Prüfung", "message": "No Documents Found"}'.encode("latin-1"), JSON),
-    "EBCDIC with charset": (_SAID.encode("cp037"), f"{JSON}; charset=cp037"),
-    "a charset that is wrong": (_SAID.encode(), f"{JSON}; charset=utf-16"),
-    "a charset that does not exist": (_SAID.encode(), f"{JSON}; charset=no-such"),
-    "a charset that is not a charset": (_SAID.encode(), f"{JSON}; charset=hex"),
+    "EBCDIC with charset": (_BODY.encode("cp037"), f"{JSON}; charset=cp037"),
+    "a wrong charset": (_BODY.encode(), f"{JSON}; charset=utf-16"),
+    "an unknown charset": (_BODY.encode(), f"{JSON}; charset=no-such"),
+    "a codec that is not a charset": (_BODY.encode(), f"{JSON}; charset=hex"),
     "NaN": (b'{"score": NaN, "worst": -Infinity, "message": "No Documents Found"}', JSON),
     "a long number": (b'{"n": ' + b"1" * 5_000 + b', "message": "No Documents Found"}', JSON),
-    "a NUL at the end": (_SAID.encode() + b"\0", JSON),
-    "white space around": (b"\r\n \t" + _SAID.encode() + b"\r\n\n ", JSON),
-    "gzip without a header": (gzip.compress(_SAID.encode()), JSON),
-    "gzip of UTF-16": (gzip.compress(_SAID.encode("utf-16")), JSON),
-    "deflate without a header": (zlib.compress(_SAID.encode()), JSON),
+    "a NUL at the end": (_BODY.encode() + b"\0", JSON),
+    "white space around": (b"\r\n \t" + _BODY.encode() + b"\r\n\n ", JSON),
+    "gzip without a header": (gzip.compress(_BODY.encode()), JSON),
+    "gzip of UTF-16": (gzip.compress(_BODY.encode("utf-16")), JSON),
+    "deflate without a header": (zlib.compress(_BODY.encode()), JSON),
     "a list of errors": (b'{"errors": [{"code": 7, "message": "No Documents Found"}]}', JSON),
     "an object as error": (b'{"error": {"message": "No Documents Found"}}', JSON),
     "Message": (b'{"Message": "No Documents Found"}', JSON),
@@ -44,20 +44,20 @@ FORMS = {
     "a list of lists": (b'[[], [{"a": ["No Documents Found"]}]]', JSON),
     "a string": (b'"No Documents Found"', JSON),
     "deep inside": (b'{"a": ' * 30 + b'"No Documents Found"' + b"}" * 30, JSON),
-    "behind a gateway's text": (b'{"error": "Bad Request", "message": "Not Found", "x": "No Documents Found"}', JSON),
+    "after a gateway's text": (b'{"error": "Bad Request", "message": "Not Found", "x": "No Documents Found"}', JSON),
     "in Spring's object": (
         b'{"timestamp": 1, "path": "/api", "status": 400, "error": "Bad Request", "message": "No Documents Found"}',
         JSON,
     ),
     "in problem details": (b'{"title": "Bad Request", "detail": "No Documents Found"}', "application/problem+json"),
     "the older shape": (b'{"referenceId": "r", "msg": {"status": 400, "msg": "No Documents Found"}}', JSON),
-    "a name that comes twice": (b'{"message": "No Documents Found", "message": "Bad Request"}', JSON),
+    "a duplicate name": (b'{"message": "No Documents Found", "message": "Bad Request"}', JSON),
     "escapes": (json.dumps({"message": "No\u2003Documents\u00a0Found"}).encode(), JSON),
     "a raw line break in a string": (b'{"message": "No Documents\nFound"}', JSON),
-    "called text": (_SAID.encode(), "text/plain"),
-    "called a page": (_SAID.encode(), "text/html; charset=utf-8"),
-    "called nothing": (_SAID.encode(), ""),
-    "called a bundle": (_SAID.encode(), "application/zip"),
+    "sent as text": (_BODY.encode(), "text/plain"),
+    "sent as a page": (_BODY.encode(), "text/html; charset=utf-8"),
+    "sent without a type": (_BODY.encode(), ""),
+    "sent as a bundle": (_BODY.encode(), "application/zip"),
 }
 """A 400 that says "No Documents Found"."""
 
@@ -65,7 +65,7 @@ _PAGE = b"<!doctype html><title>No Documents Found</title><h1>No Documents Found
 
 GATEWAYS = {
     "nothing": (b"", JSON),
-    "nothing of no type": (b"", ""),
+    "nothing without a type": (b"", ""),
     "white space": (b" \n", JSON),
     "an empty object": (b"{}", JSON),
     "an empty list": (b"[]", JSON),
@@ -73,17 +73,17 @@ GATEWAYS = {
     "a number": (b"404", JSON),
     "a string": (b'"Evaluation not found"', JSON),
     "a list of RiskOS's objects": (b'[{"message": "Evaluation not found"}]', JSON),
-    "a shape of its own": (b'{"errors": [{"message": "Evaluation not found"}]}', JSON),
+    "an unknown shape": (b'{"errors": [{"message": "Evaluation not found"}]}', JSON),
     "another case": (b'{"Message": "Evaluation not found"}', JSON),
     "no text": (b'{"message": 5, "msg": [], "error": null}', JSON),
     "a blank text": (b'{"message": " ", "error": ""}', JSON),
     "details alone": (b'{"details": "Evaluation not found"}', JSON),
     "half of an object": (b'{"message": "Evaluation not fou', JSON),
     "two objects": (b'{"message": "No Documents Found"}{"message": "No Documents Found"}', JSON),
-    "a plain text": (b"No Documents Found", "text/plain"),
-    "a plain text called JSON": (b"No Documents Found", JSON),
+    "plain text": (b"No Documents Found", "text/plain"),
+    "plain text sent as JSON": (b"No Documents Found", JSON),
     "a page": (_PAGE, "text/html"),
-    "a page called JSON": (_PAGE, JSON),
+    "a page sent as JSON": (_PAGE, JSON),
     "a page in gzip": (gzip.compress(_PAGE), JSON),
     "XML": (b"<?xml version='1.0'?><error>No Documents Found</error>", "application/xml"),
     "Envoy": (b"no healthy upstream", "text/plain"),
@@ -113,16 +113,16 @@ GATEWAYS = {
     "Gravitee": (b'{"message":"No context-path matches the request URI.","http_status_code":404}', JSON),
     "Micronaut": (b'{"_links":{"self":{"href":"/api"}},"message":"Page Not Found"}', JSON),
     "Tyk": (b'{"error": "Not Found"}', JSON),
-    "a lone surrogate in no shape": (b'["\\ud800"]', JSON),
+    "a lone surrogate in a list": (b'["\\ud800"]', JSON),
     "no text at all": (b"\xff\xfe", JSON),
     "many brackets": (b"[" * 60_000, JSON),
     "many objects": (b'{"a":' * 10_000, JSON),
-    "a text too deep": (b'{"a": ' * 400 + b'"No Documents Found"' + b"}" * 400, JSON),
+    "a text nested too deep": (b'{"a": ' * 400 + b'"No Documents Found"' + b"}" * 400, JSON),
     "a long body": (b'{"message": "No Documents Found", "more": "' + b"x" * 70_000 + b'"}', JSON),
     "a gzip that unpacks to a long body": (
         gzip.compress(b'{"message": "No Documents Found", "more": "' + b"x" * (64 << 20) + b'"}'),
         JSON,
     ),
-    "half a gzip": (gzip.compress(_SAID.encode())[:-15], JSON),
+    "half a gzip": (gzip.compress(_BODY.encode())[:-15], JSON),
 }
 """A 400 or 404 that is not RiskOS's own."""

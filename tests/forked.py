@@ -1,6 +1,6 @@
 """Start commands as forks of a process that has loaded all modules, so that tests do not wait for imports.
 
-Each is a process with its own arguments, environment, folder and streams; it takes signals and has an exit code.
+Each fork is a process with its own arguments, environment, folder and streams. It takes signals and has an exit code.
 `tests/scripts/test_cli_imports.py` starts each command in a new interpreter instead.
 """
 
@@ -45,9 +45,9 @@ async def start(
     return asyncio.subprocess.Process(transport, protocol, loop)
 
 
-async def start_in_new_interpreter(module: str, *arguments: str, **place: Any) -> asyncio.subprocess.Process:
+async def start_in_new_interpreter(module: str, *arguments: str, **options: Any) -> asyncio.subprocess.Process:
     """Start a module as the installed command does: in a new interpreter, without modules of the working directory."""
-    return await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", module, *arguments, **place)
+    return await asyncio.create_subprocess_exec(sys.executable, "-P", "-m", module, *arguments, **options)
 
 
 class _Transport(asyncio.base_subprocess.BaseSubprocessTransport):
@@ -55,12 +55,12 @@ class _Transport(asyncio.base_subprocess.BaseSubprocessTransport):
 
     def _start(self, args: tuple[Order], stdin: Any, stdout: Any, stderr: Any, **_: Any) -> None:
         self._proc = _Child(args[0], (stdin, stdout, stderr))
-        self._loop.add_reader(self._proc.teller, self._hear_the_end)
+        self._loop.add_reader(self._proc.events, self._handle_end)
 
-    def _hear_the_end(self) -> None:
-        self._loop.remove_reader(self._proc.teller)
-        with self._proc.teller:
-            self._process_exited(self._proc.told(ENDED))
+    def _handle_end(self) -> None:
+        self._loop.remove_reader(self._proc.events)
+        with self._proc.events:
+            self._process_exited(self._proc.receive_number(ENDED))
 
 
 class _Child:
@@ -69,20 +69,20 @@ class _Child:
     def __init__(self, order: Order, wanted: tuple[Any, Any, Any]) -> None:
         self.returncode: int | None = None
         (self.stdin, self.stdout, self.stderr), theirs = zip(*map(_stream, range(3), wanted), strict=True)
-        self.teller, telling = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.events, sender = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         written = json.dumps(asdict(order)).encode()
         assert len(written) <= LONGEST_ORDER, "pass long arguments in a file"
-        with telling:
-            socket.send_fds(_nursery(), [written], [telling.fileno(), *theirs])
+        with sender:
+            socket.send_fds(_nursery(), [written], [sender.fileno(), *theirs])
         for descriptor in theirs:
             os.close(descriptor)
-        self.pid = self.told(BEGUN)
+        self.pid = self.receive_number(BEGUN)
 
-    def told(self, event: bytes) -> int:
+    def receive_number(self, event: bytes) -> int:
         """Return the number that the nursery sends with an event, which must be the next one."""
-        word, _, figure = self.teller.recv(32).partition(b" ")
+        word, _, number = self.events.recv(32).partition(b" ")
         assert word == event, f"expected {event!r} from the nursery, not {word!r}: see its standard error"
-        return int(figure)
+        return int(number)
 
     def poll(self) -> int | None:
         return self.returncode
@@ -98,15 +98,15 @@ class _Child:
         self.send_signal(signal.SIGKILL)
 
 
-def _stream(place: int, wanted: Any) -> tuple[IO[bytes] | None, int]:
+def _stream(number: int, wanted: Any) -> tuple[IO[bytes] | None, int]:
     """Return our end of a stream, if it is a pipe, and the descriptor of the other end."""
     if wanted == subprocess.DEVNULL:
         return None, os.open(os.devnull, os.O_RDWR)
     if wanted != subprocess.PIPE:
         return None, os.dup(wanted.fileno())
-    reading, writing = os.pipe()
-    ours, theirs = (writing, reading) if place == 0 else (reading, writing)
-    return os.fdopen(ours, "wb" if place == 0 else "rb", 0), theirs
+    read_end, write_end = os.pipe()
+    ours, theirs = (write_end, read_end) if number == 0 else (read_end, write_end)
+    return os.fdopen(ours, "wb" if number == 0 else "rb", 0), theirs
 
 
 @functools.cache

@@ -2,10 +2,11 @@
 
     python -m tests.fuzzing --seconds 600
 
-Bundles of every kind are flipped, cut, spliced and forged, several times each. The reader has to return what the bundle
-promises, or refuse it: no other exception, no more memory and time than the limits allow. With ``--keep``, inputs that
-lead to a new kind of answer join the corpus in ``tests/corpus``, which every test run reads. Inputs that break a
-promise are kept there as ``finding-….zip``.
+Bundles of every kind are flipped, cut, spliced and forged, several times each. The reader has to return the contents
+that the bundle promises, or refuse it. It must raise no other exception, and stay within the limits of memory and time.
+
+With ``--keep``, inputs that lead to a new kind of answer join the corpus in ``tests/corpus``, which every test run
+reads. Inputs that break a promise are kept there as ``finding-….zip``.
 """
 
 import argparse
@@ -53,7 +54,7 @@ _INTERESTING = (
 
 
 @dataclass(frozen=True)
-class Broken:
+class Finding:
     """A promise that was broken.
 
     Attributes:
@@ -85,7 +86,7 @@ def seeds() -> Iterator[bytes]:
     yield Forgery(end64={}, before=b"#!/bin/sh\n" * 3).to_bytes()
 
 
-def mutated(dice: random.Random, bundles: list[bytes]) -> bytes:
+def mutate(dice: random.Random, bundles: list[bytes]) -> bytes:
     """Return one of the bundles, damaged in one to six ways."""
     data = bytearray(dice.choice(bundles))
     for _ in range(dice.randint(1, 6)):
@@ -111,40 +112,40 @@ def mutated(dice: random.Random, bundles: list[bytes]) -> bytes:
     return bytes(data[: 1 << 17])
 
 
-def answer_to(data: bytes) -> tuple[str, ...]:
+def classify(data: bytes) -> tuple[str, ...]:
     """Read a bundle and everything in it; return the kinds of answer.
 
     Raises:
-        AssertionError: the contents are not what the bundle promises.
-        Exception: any other is a finding.
+        AssertionError: the contents differ from those that the bundle promises.
+        Exception: any other exception is a finding.
     """
     try:
         unpacked = unpack(data, LIMITS)
     except BadBundle as error:
         return (error.cause,)
-    assert unpack(data, replace(LIMITS, in_memory=0)) == unpacked, "a spooled bundle is read otherwise"
+    assert unpack(data, replace(LIMITS, in_memory=0)) == unpacked, "a spooled bundle is read differently"
     promised = {(entry.crc, entry.size) for entry in check(data, max_entries=20_000).entries}
     for member in unpacked.members:
-        assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that nothing promises"
-        assert hashlib.sha256(member.data).hexdigest() == member.sha256, "a hash of something else"
+        assert (zlib.crc32(member.data), len(member.data)) in promised, "a member that the bundle does not promise"
+        assert hashlib.sha256(member.data).hexdigest() == member.sha256, "the hash of other content"
         identify(member).name.encode()
     kinds = {identify(member).media_type for member in unpacked.members} | {each.cause for each in unpacked.unreadable}
     return (*sorted(kinds), str(min(len(unpacked.members), 4)))
 
 
-def judged(data: bytes) -> tuple[tuple[str, ...], Broken | None]:
+def judged(data: bytes) -> tuple[tuple[str, ...], Finding | None]:
     """Return the answer to a bundle, and the promise that was broken, if any."""
     began = time.thread_time()
     try:
-        answer = answer_to(data)
+        answer = classify(data)
     except Exception as error:  # noqa: BLE001  # any exception is a finding
-        return (), Broken(data, f"{type(error).__name__}: {error}")
+        return (), Finding(data, f"{type(error).__name__}: {error}")
     if time.thread_time() - began > _SLOWEST_SECONDS:
-        return answer, Broken(data, "it took too long")
+        return answer, Finding(data, "it took too long")
     return answer, None
 
 
-def fuzz(seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, set[tuple[str, ...]], list[Broken]]:
+def fuzz(seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, set[tuple[str, ...]], list[Finding]]:
     """Read damaged bundles; return how many, the kinds of answer, and the broken promises.
 
     Args:
@@ -155,10 +156,10 @@ def fuzz(seconds: float, seed: int, corpus: Path | None = None) -> tuple[int, se
     dice = random.Random(seed)  # noqa: S311  # not a secret
     bundles = [*seeds(), *(path.read_bytes() for path in sorted(CORPUS.glob("*.zip")))]
     known = {judged(data)[0] for data in bundles}
-    found: list[Broken] = []
+    found: list[Finding] = []
     deadline, count = time.monotonic() + seconds, 0
     while time.monotonic() < deadline:
-        data, count = mutated(dice, bundles), count + 1
+        data, count = mutate(dice, bundles), count + 1
         answer, broken = judged(data)
         if broken:
             found.append(broken)
@@ -177,16 +178,16 @@ def _keep(corpus: Path | None, word: str, data: bytes) -> None:
 
 
 def main() -> int:
-    """Fuzz as the command line says; return 1 if a promise was broken."""
+    """Fuzz with the options of the command line; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(description="Give damaged bundles to the reader of bundles.")
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--seed", type=int, default=time.time_ns())
     parser.add_argument("--keep", action="store_true", help="add inputs with a new kind of answer to the corpus")
-    given = parser.parse_args()
-    count, kinds, found = fuzz(given.seconds, given.seed, CORPUS if given.keep else None)
+    options = parser.parse_args()
+    count, kinds, found = fuzz(options.seconds, options.seed, CORPUS if options.keep else None)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
     print(  # noqa: T201  # the result of the program
-        f"{count:,} bundles in {given.seconds:g} s (seed {given.seed}): {len(found)} findings, "
+        f"{count:,} bundles in {options.seconds:g} s (seed {options.seed}): {len(found)} findings, "
         f"{len(kinds)} kinds of answer, {memory >> 20} MiB of memory"
     )
     for broken in found[:10]:

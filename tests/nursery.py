@@ -17,7 +17,7 @@ LONGEST_ORDER = 1 << 17
 """Maximum length of an order in bytes."""
 
 BEGUN, ENDED = b"begun", b"ended"
-"""Events of a fork: it began, with its process ID; it ended, with its exit code."""
+"""Events of a fork: its beginning, with the process ID, and its end, with the exit code."""
 
 _COMMANDS = (
     *("audit.command", "doctor.command", "erase.command", "export.command", "report.command"),
@@ -61,8 +61,8 @@ class Order:
     new_session: bool
 
 
-def nurse(orders: socket.socket) -> tuple[Order, list[int]] | None:
-    """Fork for each order; return the order and its descriptors in the fork, and None when the orders end.
+def serve_orders(orders: socket.socket) -> tuple[Order, list[int]] | None:
+    """Fork for each order; return the order and its descriptors in a fork, and None after the last order.
 
     An order comes with four descriptors: one for events of the fork, and its three streams.
     """
@@ -72,7 +72,7 @@ def nurse(orders: socket.socket) -> tuple[Order, list[int]] | None:
             for key, _ in selector.select():
                 if key.data is not None:
                     selector.unregister(key.fd)
-                    _tell_end(key.fd, *key.data)
+                    _send_exit_code(key.fd, *key.data)
                     continue
                 data, descriptors, *_ = socket.recv_fds(orders, LONGEST_ORDER, 4)
                 if not data:
@@ -80,24 +80,24 @@ def nurse(orders: socket.socket) -> tuple[Order, list[int]] | None:
                 child = os.fork()
                 if child == 0:
                     return Order(**json.loads(data)), descriptors
-                teller, *streams = descriptors
+                events, *streams = descriptors
                 for stream in streams:
                     os.close(stream)
-                selector.register(os.pidfd_open(child), selectors.EVENT_READ, (child, teller))
+                selector.register(os.pidfd_open(child), selectors.EVENT_READ, (child, events))
 
 
-def _tell_end(pidfd: int, child: int, teller: int) -> None:
+def _send_exit_code(pidfd: int, child: int, events: int) -> None:
     """Send the exit code of a child, or the negative number of the signal that ended it."""
     _, status = os.waitpid(child, 0)
     os.close(pidfd)
-    with socket.socket(fileno=teller) as telling:
-        telling.send(b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)), socket.MSG_NOSIGNAL)
+    with socket.socket(fileno=events) as sender:
+        sender.send(b"%s %d" % (ENDED, os.waitstatus_to_exitcode(status)), socket.MSG_NOSIGNAL)
 
 
-def become(order: Order, teller: int, *streams: int) -> None:
-    """Run the ordered module in this fork, without anything of the nursery."""
-    for place, stream in enumerate(streams):
-        os.dup2(stream, place)
+def run_order(order: Order, events: int, *streams: int) -> None:
+    """Run the ordered module in this fork, without the state of the nursery."""
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
     if order.new_session:
         os.setsid()
     os.environ.clear()
@@ -105,7 +105,7 @@ def become(order: Order, teller: int, *streams: int) -> None:
     os.chdir(order.folder)
     del sys.path[0]  # the entry of the nursery; commands import nothing from their working directory
     sys.argv[1:] = order.arguments
-    os.write(teller, b"%s %d" % (BEGUN, os.getpid()))
+    os.write(events, b"%s %d" % (BEGUN, os.getpid()))
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     code: object = 0
     try:
@@ -127,7 +127,7 @@ def _end(code: int) -> NoReturn:
             if not stream.closed:
                 stream.flush()
     except OSError:
-        sys.exit(code)  # the interpreter reports what cannot be written
+        sys.exit(code)  # the interpreter reports the failed write
     os._exit(code)
 
 
@@ -142,6 +142,6 @@ def load() -> None:
 
 if __name__ == "__main__":
     load()
-    if (ordered := nurse(socket.socket(fileno=int(sys.argv[1])))) is not None:
+    if (ordered := serve_orders(socket.socket(fileno=int(sys.argv[1])))) is not None:
         order, descriptors = ordered
-        become(order, *descriptors)
+        run_order(order, *descriptors)

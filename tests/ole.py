@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from uuid import UUID
 
 FREE, END = 0xFFFFFFFF, 0xFFFFFFFE
-NOBODY = UUID(int=0)
+NO_CLASS_ID = UUID(int=0)
 _SIGNATURE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _STORAGE, _STREAM = 1, 2
 
 
 def compound_file(
-    *names: str, nested: Sequence[str] = (), class_id: UUID = NOBODY, shift: int = 9, before: int = 0
+    *names: str, nested: Sequence[str] = (), class_id: UUID = NO_CLASS_ID, shift: int = 9, before: int = 0
 ) -> bytes:
     """Return a compound file with these names in its root.
 
@@ -56,7 +56,7 @@ def _directory(names: Sequence[str], nested: Sequence[str], class_id: UUID, size
     return directory.ljust(-(-len(directory) // size) * size, b"\0")
 
 
-def _entry(name: str, right: int, child: int, class_id: UUID = NOBODY) -> bytes:
+def _entry(name: str, right: int, child: int, class_id: UUID = NO_CLASS_ID) -> bytes:
     encoded = name.encode("utf-16-le") + b"\0\0"
     sort = _STREAM if child == FREE else _STORAGE
     return struct.pack("<64sHBBIII16s32x", encoded, len(encoded), sort, 1, FREE, right, child, class_id.bytes_le)

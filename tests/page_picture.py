@@ -66,11 +66,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, _serving("simulate", "--port=0", "--key=simulated-key") as riskos:
         folder = Path(name)
         (folder / "archive").mkdir()
-        with local_workers(_settings(folder, riskos)) as here:
-            variables = here.settings.as_environment()
+        with local_workers(_settings(folder, riskos)) as machine:
+            variables = machine.settings.as_environment()
             ids = "\n".join(demo_ids(_IDS))
-            order = [*_COMMAND, "enqueue", "--run", RUN, "--queue", "backfill", "-"]
-            subprocess.run(order, env=os.environ | variables, input=ids, text=True, check=True)
+            command = [*_COMMAND, "enqueue", "--run", RUN, "--queue", "backfill", "-"]
+            subprocess.run(command, env=os.environ | variables, input=ids, text=True, check=True)
             with _serving("serve", "--port=0", **variables) as url:
                 time.sleep(_SECONDS)
                 asyncio.run(_draw(url))

@@ -56,7 +56,7 @@ def comments(root: Path) -> list[Passage]:
 
 @cache
 def texts(root: Path) -> list[Passage]:
-    """Return what users and operators read: pages, settings, templates, and strings of Python with a blank in them."""
+    """Return texts for users and operators: pages, settings, templates, and strings of Python that contain a blank."""
     files = [*repository.pages(root), *root.glob(".env.example"), *repository.templates(root)]
     strings = [
         Passage(path, line, text.replace("\n", " "))

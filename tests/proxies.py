@@ -27,8 +27,8 @@ async def http_proxy(answer: bytes | None = None, login: str | None = None) -> A
     """Start a proxy.
 
     Args:
-        answer: to each request; if None, it forwards requests without a body to their server, and opens tunnels.
-        login: ``user:password``; without it the answer is 407.
+        answer: the answer to each request; if None, the proxy forwards requests without a body, and opens tunnels.
+        login: ``user:password``; the proxy answers 407 to requests without it.
     """
     proxy = HttpProxy()
 
@@ -41,7 +41,7 @@ async def http_proxy(answer: bytes | None = None, login: str | None = None) -> A
             elif answer is None and head.startswith(b"CONNECT "):
                 await _tunnel(head, reader, writer)
             else:
-                writer.write(answer if answer is not None else await _carried(head))
+                writer.write(answer if answer is not None else await _forward_request(head))
             await writer.drain()
         writer.close()
 
@@ -51,7 +51,7 @@ async def http_proxy(answer: bytes | None = None, login: str | None = None) -> A
         yield proxy
 
 
-async def _carried(head: bytes) -> bytes:
+async def _forward_request(head: bytes) -> bytes:
     """Send a request to its server over a new connection, and return the beginning of the answer."""
     method, url, rest = head.split(b" ", 2)
     host, _, path = url.removeprefix(b"http://").partition(b"/")
@@ -70,16 +70,16 @@ def _is_allowed(head: bytes, login: str | None) -> bool:
 async def _tunnel(head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Forward bytes in both directions until one side closes its connection."""
     name, _, port = head.split(b" ")[1].decode().partition(":")
-    there_reader, there_writer = await asyncio.open_connection(name, int(port))
+    server_reader, server_writer = await asyncio.open_connection(name, int(port))
     writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-    both = [asyncio.create_task(_carry(reader, there_writer)), asyncio.create_task(_carry(there_reader, writer))]
+    both = [asyncio.create_task(_copy(reader, server_writer)), asyncio.create_task(_copy(server_reader, writer))]
     await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
     for each in both:
         each.cancel()
-    there_writer.close()
+    server_writer.close()
 
 
-async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         while piece := await reader.read(1 << 16):
             writer.write(piece)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 SERVER = "/usr/lib/rabbitmq/bin/rabbitmq-server"  # Debian's command of this name in the PATH runs only as root
-PROGRAMS_OF_RABBITMQ = (SERVER, "epmd")
+RABBITMQ_PROGRAMS = (SERVER, "epmd")
 
 
 def free_port() -> int:
@@ -22,11 +22,11 @@ def free_port() -> int:
 
 
 @contextlib.contextmanager
-def ended(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+def running_server(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
     """Run a server until the block ends, then kill its whole process group."""
     with (
-        log.open("w") as said,
-        subprocess.Popen(command, env=environment, stdout=said, stderr=said, start_new_session=True) as server,
+        log.open("w") as output,
+        subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True) as server,
     ):
         try:
             yield
@@ -35,7 +35,7 @@ def ended(command: list[str], environment: dict[str, str], log: Path) -> Iterato
                 os.killpg(server.pid, signal.SIGKILL)
 
 
-def answers(port: int) -> bool:
+def is_listening(port: int) -> bool:
     import amqp  # noqa: PLC0415  # for the few tests that have the server
 
     try:
@@ -65,11 +65,11 @@ def rabbitmq_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
     }
     with (
-        ended(["epmd", "-port", str(names)], environment, folder / "epmd.log"),
-        ended([SERVER], environment, folder / "server.log"),
+        running_server(["epmd", "-port", str(names)], environment, folder / "epmd.log"),
+        running_server([SERVER], environment, folder / "server.log"),
     ):
-        patience = time.monotonic() + 60
-        while not answers(port):
-            assert time.monotonic() < patience, (folder / "server.log").read_text()
+        deadline = time.monotonic() + 60
+        while not is_listening(port):
+            assert time.monotonic() < deadline, (folder / "server.log").read_text()
             time.sleep(0.2)
         yield f"amqp://guest:guest@127.0.0.1:{port}//"

@@ -33,7 +33,7 @@ def packages(root: Path) -> list[Path]:
 
 
 def pages(root: Path) -> list[Path]:
-    """Return all pages for people."""
+    """Return all Markdown pages at the top and in docs."""
     return sorted([*root.glob("*.md"), *root.glob("docs/*.md")])
 
 

@@ -18,9 +18,9 @@ def answering_retention(
     """
 
     def answer(request: Any, **_: Any) -> AWSResponse:
-        body = next((told for key, told in retention.items() if key in request.url), None)
-        none = f"<Error><Code>{absent}</Code></Error>"
-        return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or none).encode()))
+        body = next((found for key, found in retention.items() if key in request.url), None)
+        error = f"<Error><Code>{absent}</Code></Error>"
+        return AWSResponse(request.url, 200 if body else 404, HeadersDict(), _Raw((body or error).encode()))
 
     return answer
 

@@ -1,4 +1,4 @@
-"""Servers with scripted answers, for answers that neither the simulator nor moto gives."""
+"""Servers with scripted answers, for tests of answers that neither the simulator nor moto gives."""
 
 import asyncio
 import contextlib
@@ -26,7 +26,7 @@ from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 
 KEY = "key-of-the-tests"
-_A_MOMENT = 0.5
+_SHORT_SECONDS = 0.5
 _BLOCK = bytes(1 << 16)
 _MOST_SENT = 64 << 20
 
@@ -64,7 +64,7 @@ class Heard:
     body: bytes
 
 
-Says = Callable[[Heard], Reply | Awaitable[Reply]]
+Answer = Callable[[Heard], Reply | Awaitable[Reply]]
 
 
 @dataclass
@@ -91,7 +91,7 @@ def http(
         status: of the response.
         body: of the response.
         promised: the ``Content-Length``, if it is not that of the body.
-        headers: may be bytes that are not text.
+        headers: values may be bytes that are not text.
     """
     promised = len(body) if promised is None else promised
     lines = [f"HTTP/1.1 {status} Said so".encode(), f"Content-Length: {promised}".encode()]
@@ -129,14 +129,14 @@ class Clock:
 
     redis: "Redis"
     waits: list[float] = field(default_factory=list)
-    _turns: RateLimiter = field(init=False)
+    _rate_limiter: RateLimiter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._turns = RateLimiter(self.redis, self.sleep)
+        self._rate_limiter = RateLimiter(self.redis, self.sleep)
 
     async def sleep(self, seconds: float) -> None:
         """Wait for a permit, or for the end of a hold."""
-        if seconds > _A_MOMENT:
+        if seconds > _SHORT_SECONDS:
             self.waits.append(seconds)
             await self.passes()
 
@@ -147,17 +147,17 @@ class Clock:
                 await self.redis.hset(key, "until", 0)
             else:
                 await self.redis.delete(key)
-            self._turns.set_hold(key.removeprefix(hold_key("")), 0.0)
+            self._rate_limiter.set_hold(key.removeprefix(hold_key("")), 0.0)
 
     def line_to(
         self, url: str, http: aiohttp.ClientSession, terms: DownloadOptions, policy: RetryPolicy
     ) -> RiskOSClient:
-        """Return a client of a RiskOS that waits by this clock."""
+        """Return a RiskOS client that waits on this clock."""
         account, holds = account_at(url), Holds(self.redis)
         pace = AdaptiveRate(self.redis, account.name, account.allowance, holds)
         breaker = CircuitBreaker(self.redis, account.name, holds)
         permissions = PermissionMonitor(self.redis, account.name)
-        return RiskOSClient(http, account, self._turns, holds, pace, breaker, permissions, terms, policy)
+        return RiskOSClient(http, account, self._rate_limiter, holds, pace, breaker, permissions, terms, policy)
 
 
 @contextlib.asynccontextmanager
@@ -170,8 +170,8 @@ async def saying(*replies: Reply | bytes) -> AsyncIterator[Server]:
 
 
 @contextlib.asynccontextmanager
-async def listening(answer: Says, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    """Listen, and answer each request as the callable says."""
+async def listening(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+    """Listen, and answer each request with the result of a callable."""
     server = Server("")
     connections: dict[asyncio.Task[None], asyncio.WriteTransport] = {}
     ended = asyncio.Event()
@@ -202,12 +202,12 @@ async def listening(answer: Says, tls: ssl.SSLContext | None = None) -> AsyncIte
         await listener.wait_closed()
 
 
-async def _exchange(server: Server, answer: Says, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Then:
+async def _exchange(server: Server, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Then:
     """Answer one request; return what happens to the connection."""
-    heard = await _request(reader)
-    server.heard.append(heard)
-    said = answer(heard)
-    reply = said if isinstance(said, Reply) else await said
+    request = await _request(reader)
+    server.heard.append(request)
+    result = answer(request)
+    reply = result if isinstance(result, Reply) else await result
     writer.write(reply.data)
     await writer.drain()
     match reply.then:
@@ -215,8 +215,8 @@ async def _exchange(server: Server, answer: Says, reader: asyncio.StreamReader, 
             writer.close()
             await writer.wait_closed()
         case Then.RESET:
-            no_farewell = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_farewell)
+            no_linger = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
         case Then.GO_ON:
             while server.sent < _MOST_SENT:
                 writer.write(_BLOCK)
@@ -240,15 +240,15 @@ class Write:
 
     Attributes:
         stores: whether it stores the object.
-        reply: its answer; None for the true one.
+        reply: its answer; None for the answer of S3.
     """
 
     stores: bool
     reply: Reply | None = None
 
 
-class Mood(enum.Enum):
-    """How ``Wilful`` treats all requests."""
+class S3State(enum.Enum):
+    """The states of ``Wilful``."""
 
     FINE = enum.auto()
     """It works."""
@@ -267,52 +267,52 @@ class Mood(enum.Enum):
 
 
 _REFUSALS = {
-    Mood.SLOW: (503, "SlowDown"),
-    Mood.READ_ONLY: (403, "AccessDenied"),
-    Mood.GONE: (404, "NoSuchBucket"),
-    Mood.EXPIRED: (403, "ExpiredToken"),
-    Mood.SKEWED: (403, "RequestTimeTooSkewed"),
+    S3State.SLOW: (503, "SlowDown"),
+    S3State.READ_ONLY: (403, "AccessDenied"),
+    S3State.GONE: (404, "NoSuchBucket"),
+    S3State.EXPIRED: (403, "ExpiredToken"),
+    S3State.SKEWED: (403, "RequestTimeTooSkewed"),
 }
 
 
 class Wilful:
-    """An S3 that treats its first writes as a script says, and later ones as S3 does, depending on its mood.
+    """An S3 that treats its first writes as scripted, and later ones as S3 does in its current state.
 
     Attributes:
-        mood: how it treats all requests; a test may change it.
+        state: its current state; a test may change it.
         objects: its contents by path.
         writes: how many writes it has received.
     """
 
     def __init__(self, *script: Write) -> None:
         self._script = list(script)
-        self.mood = Mood.FINE
+        self.state = S3State.FINE
         self.objects: dict[str, bytes] = {}
         self.writes = 0
 
     def told(self, heard: Heard) -> Write | None:  # noqa: ARG002  # subclasses use it
-        """Return how to treat a write; None to do what S3 does."""
+        """Return how to treat a write; None to treat it as S3 does."""
         return self._script.pop(0) if self._script else None
 
     def __call__(self, heard: Heard) -> Reply:
         """Answer a request."""
-        if self.mood is Mood.DOWN:
+        if self.state is S3State.DOWN:
             return Reply(b"", Then.RESET)
-        if self.mood in _REFUSALS and not (self.mood is Mood.READ_ONLY and heard.method != "PUT"):
-            return Reply(s3_error(*_REFUSALS[self.mood]))
+        if self.state in _REFUSALS and not (self.state is S3State.READ_ONLY and heard.method != "PUT"):
+            return Reply(s3_error(*_REFUSALS[self.state]))
         if heard.method == "PUT":
             return self._write(heard)
         held = self.objects.get(heard.path)
-        return Reply(s3_error(404, "NoSuchKey") if held is None else http(200, held, headers=_facts(held)))
+        return Reply(s3_error(404, "NoSuchKey") if held is None else http(200, held, headers=_object_headers(held)))
 
     def _write(self, heard: Heard) -> Reply:
         self.writes += 1
-        told = self.told(heard)
-        if told is None and not self._allows(heard):
+        write = self.told(heard)
+        if write is None and not self._allows(heard):
             return Reply(s3_error(412, "PreconditionFailed"))
-        if told is None or told.stores:
+        if write is None or write.stores:
             self.objects[heard.path] = heard.body
-        return (told and told.reply) or Reply(http(200, headers={"ETag": _etag(heard.body)}))
+        return (write and write.reply) or Reply(http(200, headers={"ETag": _etag(heard.body)}))
 
     def _allows(self, heard: Heard) -> bool:
         held = self.objects.get(heard.path)
@@ -331,5 +331,5 @@ def _etag(body: bytes) -> str:
     return f'"{hashlib.md5(body, usedforsecurity=False).hexdigest()}"'
 
 
-def _facts(body: bytes) -> dict[str, str | bytes]:
+def _object_headers(body: bytes) -> dict[str, str | bytes]:
     return {"ETag": _etag(body), "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}

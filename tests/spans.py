@@ -1,4 +1,4 @@
-"""The spans that a test's own process makes."""
+"""Collect the spans that the process of a test creates."""
 
 from collections.abc import Iterator
 
@@ -21,17 +21,17 @@ INVALID = [
 
 @pytest.fixture
 def spans() -> Iterator[InMemorySpanExporter]:
-    provider, seen = TracerProvider(), InMemorySpanExporter()
-    provider.add_span_processor(SimpleSpanProcessor(seen))
+    provider, exporter = TracerProvider(), InMemorySpanExporter()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
     tracing.use(provider.get_tracer("test"))
-    yield seen
+    yield exporter
     tracing.use(None)
     provider.shutdown()
 
 
-def named(seen: InMemorySpanExporter, name: str) -> ReadableSpan:
+def named(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
     """Return the one span of this name."""
-    (found,) = [span for span in seen.get_finished_spans() if span.name == name]
+    (found,) = [span for span in exporter.get_finished_spans() if span.name == name]
     return found
 
 

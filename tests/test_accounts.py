@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "accounts.md").read_text("utf-8")
 EXAMPLE = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 
 
-def test_the_example_is_read_as_the_page_says(tmp_path: Path) -> None:
+def test_the_example_is_loaded_with_its_accounts_and_settings(tmp_path: Path) -> None:
     (example,) = EXAMPLE
     (tmp_path / "secrets").mkdir()
     for name in ("kyb", "kyb-partner"):
@@ -30,9 +30,9 @@ def test_the_example_is_read_as_the_page_says(tmp_path: Path) -> None:
 
 
 def test_the_page_documents_exactly_the_keys_of_a_table() -> None:
-    told = re.search(r"^\* A table may have (.*?)\. What it leaves out", PAGE, re.MULTILINE | re.DOTALL)
-    assert told
-    assert set(re.findall(r"`(\w+)`", told[1])) == set(accounts_file._KNOWN)
+    sentence = re.search(r"^\* A table may have (.*?)\. What it leaves out", PAGE, re.MULTILINE | re.DOTALL)
+    assert sentence
+    assert set(re.findall(r"`(\w+)`", sentence[1])) == set(accounts_file._KNOWN)
 
 
 def test_the_page_lists_the_commands_that_take_an_account() -> None:

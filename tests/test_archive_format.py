@@ -1,4 +1,4 @@
-"""docs/archive-format.md is true: its fields, its example, and every command it shows."""
+"""docs/archive-format.md is correct: its fields, its example, and every command that it shows."""
 
 import base64
 import json
@@ -96,8 +96,8 @@ def bash(folder: Path, script: str) -> subprocess.CompletedProcess[str]:
     return run(folder, "bash", "-uo", "pipefail", "-c", script)
 
 
-def damage(archive: Path, what: str) -> None:
-    path = min(archive.glob(what))
+def damage(archive: Path, pattern: str) -> None:
+    path = min(archive.glob(pattern))
     path.write_bytes(path.read_bytes() + b" ")
 
 
@@ -130,14 +130,14 @@ def test_the_page_documents_every_value_of_an_enumeration() -> None:
 
 @with_tools
 @pytest.mark.parametrize("script", SHELL, ids=range(len(SHELL)))
-def test_the_commands_of_the_page_find_nothing_in_a_sound_archive(archive: Path, script: str) -> None:
+def test_the_commands_on_the_page_find_nothing_in_an_intact_archive(archive: Path, script: str) -> None:
     finished = bash(archive, script)
     assert finished.stderr == ""
     assert "FAILED" not in finished.stdout
 
 
 @with_tools
-def test_the_commands_of_the_page_show_each_document_and_each_revision(archive: Path) -> None:
+def test_the_commands_on_the_page_show_each_document_and_each_revision(archive: Path) -> None:
     documents = bash(archive, block("bash", "json.tool")).stdout
     assert documents.count(": OK\n") == 4
     assert '"eval_id": "0b54a4d4' in documents
@@ -148,7 +148,7 @@ def test_the_commands_of_the_page_show_each_document_and_each_revision(archive: 
 
 @with_tools
 @pytest.mark.parametrize(
-    ("word", "what"),
+    ("word", "pattern"),
     [
         ("json.tool", f"production/{EVALUATION.eval_id}/other/*"),
         ("{} + | sha256sum", f"production/{EVALUATION.eval_id}/other/*"),
@@ -156,24 +156,25 @@ def test_the_commands_of_the_page_show_each_document_and_each_revision(archive: 
         ("gzip -dc", "runs/production/2026-q3/*.gz"),
     ],
 )
-def test_the_commands_of_the_page_find_each_change(archive: Path, word: str, what: str) -> None:
-    damage(archive, what)
+def test_the_commands_on_the_page_find_each_change(archive: Path, word: str, pattern: str) -> None:
+    damage(archive, pattern)
     assert "FAILED" in bash(archive, block("bash", word)).stdout
 
 
 @pytest.mark.parametrize(
-    "what", [None, f"production/{EVALUATION.eval_id}/*/*.txt", "production/*/revisions/1.json", "quarantine/*/*/*.zip"]
+    "pattern",
+    [None, f"production/{EVALUATION.eval_id}/*/*.txt", "production/*/revisions/1.json", "quarantine/*/*/*.zip"],
 )
-def test_the_python_program_of_the_page_finds_exactly_the_changes(archive: Path, what: str | None) -> None:
-    if what:
-        damage(archive, what)
+def test_the_python_program_on_the_page_finds_exactly_the_changes(archive: Path, pattern: str | None) -> None:
+    if pattern:
+        damage(archive, pattern)
     finished = run(archive, sys.executable, "-W", "error", "-c", block("python", "quarantine"))
     assert (finished.returncode, finished.stderr) == (0, "")
-    assert finished.stdout.count("wrong or missing") == (1 if what else 0)
+    assert finished.stdout.count("wrong or missing") == (1 if pattern else 0)
 
 
 @with_tools
-async def test_the_commands_of_the_page_find_a_disposed_document_that_still_exists(archive: Path) -> None:
+async def test_the_commands_on_the_page_find_a_disposed_document_that_still_exists(archive: Path) -> None:
     assert bash(archive, block("bash", ".disposed")).stdout == ""
     (key,) = await list_as_disposed(LocalBucket(archive), DISPOSED)
 
@@ -190,9 +191,9 @@ async def test_an_odd_name_can_be_converted_back_to_its_bytes(tmp_path: Path) ->
     assert committed
     documents = committed.manifest.documents
     assert [document.name_encoding for document in documents] == ["utf-8", "cp437", "assumed-utf-8", None]
-    known: dict[str, Any] = {}
-    exec(block("python", "bytes_of"), known)  # noqa: S102  # it is ours
-    found = [known["bytes_of"](document.name, document.name_encoding) for document in documents]
+    namespace: dict[str, Any] = {}
+    exec(block("python", "bytes_of"), namespace)  # noqa: S102  # our own code
+    found = [namespace["bytes_of"](document.name, document.name_encoding) for document in documents]
     assert found == [member.name for member in members]
 
 
@@ -207,9 +208,9 @@ def sealed_with_old_key(document: bytes) -> bytes:
 
 
 def open_sealed(data: bytes, key: str = SEALED_KEY) -> bytes:
-    shown: dict[str, Any] = {"__name__": "shown"}
-    exec(block("python", "open_sealed"), shown)  # noqa: S102  # it is ours
-    opened: bytes = shown["open_sealed"](data, key, {"new": b"n" * 32, "old": b"o" * 32})
+    namespace: dict[str, Any] = {"__name__": "shown"}
+    exec(block("python", "open_sealed"), namespace)  # noqa: S102  # our own code
+    opened: bytes = namespace["open_sealed"](data, key, {"new": b"n" * 32, "old": b"o" * 32})
     return opened
 
 
@@ -219,13 +220,13 @@ def test_the_program_on_the_page_opens_a_sealed_document(size: int) -> None:
     assert open_sealed(sealed_with_old_key(document)) == document
 
 
-@pytest.mark.parametrize("kept", [14 + 3 + 60, 14 + 3 + 60 + (1 << 20) + 16, -1])
-def test_the_program_on_the_page_opens_nothing_of_a_cut_object(kept: int) -> None:
+@pytest.mark.parametrize("length", [14 + 3 + 60, 14 + 3 + 60 + (1 << 20) + 16, -1])
+def test_the_program_on_the_page_refuses_a_truncated_object(length: int) -> None:
     with pytest.raises(InvalidTag):
-        open_sealed(sealed_with_old_key(bytes(2 << 20))[:kept])
+        open_sealed(sealed_with_old_key(bytes(2 << 20))[:length])
 
 
-def test_the_program_on_the_page_opens_nothing_of_a_moved_object() -> None:
+def test_the_program_on_the_page_refuses_a_moved_object() -> None:
     with pytest.raises(InvalidTag):
         open_sealed(sealed_with_old_key(b"selfie"), SEALED_KEY.replace("selfie", "other"))
 

@@ -82,30 +82,30 @@ def _changed(**facts: object) -> Callable[[bytes], bytes]:
     return lambda data: json.dumps(json.loads(data) | facts).encode()
 
 
-def _elsewhere(data: bytes) -> bytes:
+def _move_document(data: bytes) -> bytes:
     manifest = json.loads(data)
     manifest["documents"][0]["key"] = f"sandbox/{UNKNOWN}/selfie/{'0' * 64}.jpg"
     return json.dumps(manifest).encode()
 
 
 DAMAGES = {
-    "no JSON": lambda _: b"{",
+    "not JSON": lambda _: b"{",
     "empty": lambda _: b"",
-    "no object": lambda _: b"[1]",
-    "no text": lambda _: b"\xff\xfe\x00",
+    "not an object": lambda _: b"[1]",
+    "not text": lambda _: b"\xff\xfe\x00",
     "newer": _changed(schema=2),
-    "another's": _changed(eval_id=UNKNOWN),
-    "elsewhere": _elsewhere,
+    "of another evaluation": _changed(eval_id=UNKNOWN),
+    "elsewhere": _move_document,
 }
 MISSING, DAMAGED = '"outcome":"missing"', "manifest_damaged"
 OUTPUTS = {
     # The output of audit, verify and export; each with exit code 1.
-    "no JSON": (MISSING, DAMAGED, "is not valid JSON"),
+    "not JSON": (MISSING, DAMAGED, "is not valid JSON"),
     "empty": (MISSING, DAMAGED, "is not valid JSON"),
-    "no object": (MISSING, DAMAGED, "does not match its schema"),
-    "no text": (MISSING, DAMAGED, "is not valid JSON"),
+    "not an object": (MISSING, DAMAGED, "does not match its schema"),
+    "not text": (MISSING, DAMAGED, "is not valid JSON"),
     "newer": (MISSING, "use a newer docv-archive", "use a newer docv-archive"),
-    "another's": (MISSING, "manifest_foreign", "belongs to another evaluation"),
+    "of another evaluation": (MISSING, "manifest_foreign", "belongs to another evaluation"),
     # The audit trusts a manifest about its documents; verify reads them.
     "elsewhere": ('"outcome":"archived"', "key_outside", "not this evaluation's; it was not followed"),
 }
@@ -151,10 +151,10 @@ def test_each_command_refuses_an_invalid_id(damageable: DamageableArchive, comma
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_each_command_names_the_bucket_when_it_does_not_exist(
+def test_each_command_reports_a_bucket_that_does_not_exist(
     s3: S3, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
-    monkeypatch.setenv("DOCV_ARCHIVE_URL", "s3://nobody-made-it/kept")
+    monkeypatch.setenv("DOCV_ARCHIVE_URL", "s3://no-such-bucket/kept")
     monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
     result = DamageableArchive(BucketHand(s3), tmp_path).run(command)
     assert (result.code, "there is no such bucket" in result.text) == (3, True), result

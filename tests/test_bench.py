@@ -44,10 +44,10 @@ def test_bundles_have_the_proportions_of_a_phone(megabytes: float) -> None:
     assert sample.make_bundles(megabytes) == bundles
 
 
-def test_the_floor_unpacks_what_zipfile_does() -> None:
+def test_the_floor_unpacks_the_same_documents_as_zipfile() -> None:
     bundle = sample.make_bundles(0.75)[0]
     with zipfile.ZipFile(BytesIO(bundle)) as file:
-        assert floor.unpacked(memoryview(bundle)) == [(name, file.read(name)) for name in file.namelist()]
+        assert floor.unpack(memoryview(bundle)) == [(name, file.read(name)) for name in file.namelist()]
 
 
 def test_riskos_has_one_large_bundle() -> None:
@@ -56,7 +56,7 @@ def test_riskos_has_one_large_bundle() -> None:
     assert [answer.rpartition(b"\r\n")[2] for answer in answers] == [b"second", b"large"]
 
 
-def test_s3_refuses_a_condition_that_is_never_met() -> None:
+def test_s3_refuses_the_probe_for_conditional_writes() -> None:
     assert S3()("PUT", "/archive/kyc/probe/conditional-write", "").startswith(b"HTTP/1.1 412 ")
 
 
@@ -94,7 +94,7 @@ def test_usage_counts_faults_peaks_and_writes(tmp_path: Path) -> None:
 
 @linux
 def test_writes_to_memory_are_not_counted() -> None:
-    assert not counts_writes(Path("/dev/shm"))  # noqa: S108  # a folder in memory is what this is about
+    assert not counts_writes(Path("/dev/shm"))  # noqa: S108  # the test is about a folder in memory
 
 
 @pytest.mark.parametrize(("megabytes", "evaluations"), [(0.75, 200), (1.1, 136), (2.3, 65), (12.0, 64)])
@@ -120,5 +120,5 @@ def test_growth_is_compared_with_the_floor(capsys: pytest.CaptureFixture[str]) -
     assert capsys.readouterr().out.splitlines()[-1].split() == ["batches", "1.50"]
 
 
-def test_the_median_of_rounds_is_taken_for_each_figure() -> None:
+def test_the_median_of_rounds_is_computed_for_each_field() -> None:
     assert table.median([make_round(9), make_round(1), make_round(2)]) == make_round(2)

@@ -1,4 +1,4 @@
-"""The script .ci/run: what it installs, and when."""
+"""The script .ci/run installs missing packages, but only in CI, and runs the checks."""
 
 import os
 import subprocess
@@ -41,7 +41,7 @@ class ScriptCopy:
         path.chmod(0o755)
 
     def run(self, *, ci: str | None = "true", user: int = 0, failing: str = "never") -> tuple[int, list[str], str]:
-        """Return the exit code, the calls and the output; ``failing`` is a pattern of apt-get's step and its try."""
+        """Return the exit code, the calls and the output; ``failing`` is a pattern of an apt-get step and its try."""
         calls = self.folder / "calls"
         self.command("id", f"echo {user}")
         self.command("sleep", "")
@@ -55,51 +55,51 @@ class ScriptCopy:
 
 
 @pytest.fixture
-def workplace(tmp_path: Path) -> ScriptCopy:
+def script_copy(tmp_path: Path) -> ScriptCopy:
     for name in (".ci", "bin", "tests"):
         (tmp_path / name).mkdir()
-    made = ScriptCopy(tmp_path)
+    result = ScriptCopy(tmp_path)
     script = SCRIPT.read_text("utf-8")
     assert "=/usr/sbin/policy-rc.d\n" in script
     copy = tmp_path / ".ci" / "run"
-    copy.write_text(script.replace("/usr/sbin/policy-rc.d", str(made.policy)))
+    copy.write_text(script.replace("/usr/sbin/policy-rc.d", str(result.policy)))
     copy.chmod(SCRIPT.stat().st_mode)
     (tmp_path / "tests" / "programs.txt").write_text(PROGRAMS)
-    return made
+    return result
 
 
-def test_the_packages_of_missing_programs_are_installed_without_starting_services(workplace: ScriptCopy) -> None:
-    code, calls, output = workplace.run()
+def test_the_packages_of_missing_programs_are_installed_without_starting_services(script_copy: ScriptCopy) -> None:
+    code, calls, output = script_copy.run()
     assert (code, calls) == (0, [UPDATE, INSTALL, *MAKE])
     assert output == f"Installing {PACKAGES}\n"
-    assert not workplace.policy.exists()
+    assert not script_copy.policy.exists()
 
 
-def test_an_existing_policy_for_services_is_kept(workplace: ScriptCopy) -> None:
-    workplace.policy.write_text("exit 104")
-    _, calls, _ = workplace.run()
+def test_an_existing_policy_for_services_is_kept(script_copy: ScriptCopy) -> None:
+    script_copy.policy.write_text("exit 104")
+    _, calls, _ = script_copy.run()
     assert calls[0] == UPDATE.replace("101", "104")
-    assert workplace.policy.read_text() == "exit 104"
+    assert script_copy.policy.read_text() == "exit 104"
 
 
 @pytest.mark.parametrize(("ci", "user"), [(None, 0), ("false", 0), ("true", 1000)])
-def test_nothing_is_installed_outside_ci_or_without_root(workplace: ScriptCopy, ci: str | None, user: int) -> None:
-    assert workplace.run(ci=ci, user=user) == (0, MAKE, "")
+def test_nothing_is_installed_outside_ci_or_without_root(script_copy: ScriptCopy, ci: str | None, user: int) -> None:
+    assert script_copy.run(ci=ci, user=user) == (0, MAKE, "")
 
 
-def test_nothing_is_installed_when_every_program_is_there(workplace: ScriptCopy) -> None:
-    (workplace.folder / "tests" / "programs.txt").write_text("bash  package-of-bash\n")
-    assert workplace.run() == (0, MAKE, "")
+def test_nothing_is_installed_when_every_program_exists(script_copy: ScriptCopy) -> None:
+    (script_copy.folder / "tests" / "programs.txt").write_text("bash  package-of-bash\n")
+    assert script_copy.run() == (0, MAKE, "")
 
 
-def test_each_step_is_tried_three_times(workplace: ScriptCopy) -> None:
-    code, calls, output = workplace.run(failing=r"\w* [12]")
+def test_each_step_is_tried_three_times(script_copy: ScriptCopy) -> None:
+    code, calls, output = script_copy.run(failing=r"\w* [12]")
     assert (code, calls) == (0, [*[UPDATE] * 3, *[INSTALL] * 3, *MAKE])
     assert "try" not in output
 
 
-def test_the_output_of_a_step_that_fails_for_good_is_shown(workplace: ScriptCopy) -> None:
-    code, calls, output = workplace.run(failing="install .")
+def test_the_output_of_a_step_is_shown_when_its_last_try_fails(script_copy: ScriptCopy) -> None:
+    code, calls, output = script_copy.run(failing="install .")
     assert (code, calls) == (1, [UPDATE, *[INSTALL] * 3])
     assert output.endswith("\ntry 4\n")
-    assert not workplace.policy.exists()
+    assert not script_copy.policy.exists()

@@ -70,7 +70,7 @@ def rule(example: Mapping[str, str], findings: Sequence[str]) -> Callable[[Check
     return register
 
 
-# Names and places
+# Names and packages
 
 
 @rule({"tasks/csv_utils.py": "", "tasks/csv.py": ""}, ["tasks/csv_utils.py: 'utils' says nothing"])
@@ -178,7 +178,7 @@ def modules_are_not_too_short(root: Path) -> list[str]:
     dict.fromkeys([*TOO_LONG, *TOO_SHORT][1:], "x = 1\n" * 20),
     [f"{path}: is listed as an exception without need" for path in [*TOO_LONG, *TOO_SHORT]],
 )
-def exceptions_from_the_sizes_are_needed(root: Path) -> list[str]:
+def size_exceptions_are_needed(root: Path) -> list[str]:
     lines = repository.line_counts(root)
     needed = {path for path in TOO_LONG if lines.get(path, 0) > MOST_LINES}
     needed |= {path for path in TOO_SHORT if lines.get(path, FEWEST_LINES) < FEWEST_LINES}
@@ -224,7 +224,7 @@ def modules_have_a_docstring(root: Path) -> list[str]:
     },
     [f"{package}: its docstring is not one sentence" for package in ("tasks", "tasks/a", "tasks/c")],
 )
-def packages_have_one_sentence(root: Path) -> list[str]:
+def package_docstrings_are_one_sentence(root: Path) -> list[str]:
     findings = []
     for package in repository.packages(root):
         file = package / "__init__.py"
@@ -322,7 +322,7 @@ def texts_avoid_idioms(root: Path) -> list[str]:
     return _too_many(root, prose.IDIOMS, prose.texts(root), MOST_IDIOMS["texts"])
 
 
-# What the repository never holds
+# Texts and files that the repository must not have, or must have
 
 
 @rule({"docs/a.md": "Done\n\x54ODO: more\n"}, ["docs/a.md:2: \x54ODO"])

@@ -1,4 +1,4 @@
-"""The deployment files agree with the code: image, Compose file, example of settings."""
+"""The deployment files agree with the code: the image, the Compose file and the example of settings."""
 
 import re
 import shlex
@@ -48,12 +48,12 @@ def instructions(name: str) -> list[str]:
     return re.findall(rf"(?m)^{name}\s+(.*)$", joined)
 
 
-def expanded(value: object, given: Mapping[str, str] = MappingProxyType({})) -> str:
+def expanded(value: object, dotenv: Mapping[str, str] = MappingProxyType({})) -> str:
     """Return a value of the Compose file as a container sees it, with the variables of an ``.env``."""
 
     def fill(found: re.Match[str]) -> str:
         name, colon, sign, other = found.groups()
-        value = given.get(name)
+        value = dotenv.get(name)
         is_set = bool(value) if colon else value is not None
         if sign == "+":
             return other if is_set else ""
@@ -62,15 +62,15 @@ def expanded(value: object, given: Mapping[str, str] = MappingProxyType({})) -> 
     return re.sub(r"\$\{(\w+)(:?)([-+])([^}]*)\}", fill, str(value))
 
 
-def container_environment(service: dict[str, Any], given: Mapping[str, str]) -> dict[str, str]:
+def container_environment(service: dict[str, Any], dotenv: Mapping[str, str]) -> dict[str, str]:
     """Return the variables of a container with this ``.env``: ``environment`` wins over ``env_file``."""
-    from_file = given if [each["path"] for each in service.get("env_file", ())] == [".env"] else {}
-    return {**from_file, **{name: expanded(value, given) for name, value in service.get("environment", {}).items()}}
+    from_file = dotenv if [each["path"] for each in service.get("env_file", ())] == [".env"] else {}
+    return {**from_file, **{name: expanded(value, dotenv) for name, value in service.get("environment", {}).items()}}
 
 
 def seconds(duration: str) -> float:
     found = re.fullmatch(r"(\d+)s", duration)
-    assert found, "seconds are expected"
+    assert found, "expected seconds"
     return float(found[1])
 
 
@@ -95,12 +95,12 @@ def test_a_service_has_no_privileges(service: dict[str, Any]) -> None:
 
 def mebibytes(amount: str) -> int:
     found = re.fullmatch(r"(\d+)([mg])", amount)
-    assert found, "m or g is expected"
+    assert found, "expected m or g"
     return int(found[1]) * {"m": 1, "g": 1024}[found[2]]
 
 
 @every_service
-def test_a_service_has_a_limit_of_memory_and_of_processes(service: dict[str, Any]) -> None:
+def test_a_service_has_limits_for_memory_and_processes(service: dict[str, Any]) -> None:
     assert 0 < service["pids_limit"] <= 512
     assert 0 < mebibytes(service["mem_limit"]) <= 4096
 
@@ -110,9 +110,9 @@ def test_a_worker_has_memory_for_its_bundles(service: dict[str, Any]) -> None:
     assert mebibytes(service["mem_limit"]) >= (Settings.model_fields["memory_bytes"].default >> 20) + 100
 
 
-def test_redis_has_memory_for_twice_what_it_may_keep() -> None:
-    (most,) = re.findall(r"--maxmemory (\d+)gb", SERVICES["redis"]["command"])
-    assert mebibytes(SERVICES["redis"]["mem_limit"]) >= 2 * 1024 * int(most)
+def test_redis_has_twice_the_memory_of_its_maxmemory() -> None:
+    (gigabytes,) = re.findall(r"--maxmemory (\d+)gb", SERVICES["redis"]["command"])
+    assert mebibytes(SERVICES["redis"]["mem_limit"]) >= 2 * 1024 * int(gigabytes)
 
 
 @every_service
@@ -155,7 +155,7 @@ def test_each_queue_has_a_worker_that_serves_no_other() -> None:
 
 
 @workers
-def test_a_worker_may_finish_its_evaluations_when_it_is_stopped(service: dict[str, Any]) -> None:
+def test_a_worker_has_time_to_drain_when_it_is_stopped(service: dict[str, Any]) -> None:
     drain = float(service["environment"].get("DOCV_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default))
     assert seconds(service["stop_grace_period"]) >= drain + 5
 
@@ -170,7 +170,7 @@ def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: py
 
 
 @pytest.mark.parametrize(
-    ("given", "source", "setting"),
+    ("dotenv", "source", "setting"),
     [
         ({"DOCV_RETENTION": "./retention.toml"}, "./retention.toml", "/etc/docv-archive/retention.toml"),
         ({"DOCV_RETENTION": ""}, "/dev/null", ""),
@@ -178,18 +178,18 @@ def test_a_worker_can_read_its_settings(service: dict[str, Any], monkeypatch: py
     ],
 )
 def test_every_service_with_the_archive_has_the_schedule_of_the_dotenv_file(
-    given: dict[str, str], source: str, setting: str
+    dotenv: dict[str, str], source: str, setting: str
 ) -> None:
     assert OURS.keys() - SCHEDULED.keys() == {"simulator", "rehearsal"}
     for service in SCHEDULED.values():
         (mount,) = service["volumes"]
-        assert (expanded(mount["source"], given), mount["read_only"]) == (source, True)
+        assert (expanded(mount["source"], dotenv), mount["read_only"]) == (source, True)
         assert mount["target"] == "/etc/docv-archive/retention.toml"
-        assert container_environment(service, given)["DOCV_RETENTION"] == setting
+        assert container_environment(service, dotenv)["DOCV_RETENTION"] == setting
 
 
-def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:
-    others = {"prometheus_token"}  # not ours to read
+def test_secrets_are_settings_whose_values_are_not_in_the_compose_file() -> None:
+    others = {"prometheus_token"}  # docv-archive does not read it
     assert {name.upper() for name in COMPOSE["secrets"].keys() - others} <= KNOWN
     assert all(set(secret) == {"file"} for secret in COMPOSE["secrets"].values())
     assert {service["environment"].get("DOCV_API_KEY") for service in WORKERS.values()} == {None, "simulated-key"}
@@ -197,13 +197,13 @@ def test_a_secret_is_a_setting_and_not_part_of_the_file() -> None:
 
 @pytest.mark.parametrize("name", ["live", "backfill", "serve"])
 def test_every_setting_of_the_dotenv_file_reaches_the_container(name: str) -> None:
-    # The schedule has a path of its own in the container.
+    # The schedule has another path in the container.
     for setting in set(DOTENV_SETTINGS) - {"DOCV_RETENTION"}:
         assert container_environment(SERVICES[name], {setting: "canary"})[setting] == "canary"
 
 
 @pytest.mark.parametrize("name", ["live", "backfill", "serve"])
-def test_a_dotenv_file_can_replace_the_try_out_s3_by_amazon_and_the_role_of_the_machine(
+def test_a_dotenv_file_can_switch_to_amazon_s3_with_the_role_of_the_machine(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     emptied = ("DOCV_S3_ENDPOINT", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
@@ -216,9 +216,9 @@ def test_a_dotenv_file_can_replace_the_try_out_s3_by_amazon_and_the_role_of_the_
 def test_the_try_out_s3_runs_only_with_its_profiles() -> None:
     assert set(SERVICES["s3"]["profiles"]) == {"try-out", *SERVICES["rehearsal"]["profiles"]}
     assert all(service["depends_on"]["s3"]["required"] is False for name, service in WORKERS.items())
-    told = container_environment(SERVICES["live"], {})
+    environment = container_environment(SERVICES["live"], {})
     s3 = SERVICES["s3"]["environment"]
-    assert {name: told[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")} == {
+    assert {name: environment[name] for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")} == {
         name: value for name, value in s3.items() if name.startswith("AWS_")
     }
 
@@ -230,21 +230,21 @@ def test_no_setting_of_the_dotenv_file_reaches_the_rehearsal() -> None:
     )
 
 
-def test_the_rehearsal_reaches_its_simulator_on_loopback_and_touches_nothing_real() -> None:
+def test_the_rehearsal_uses_its_simulator_on_loopback_and_no_real_redis_or_archive() -> None:
     live, rehearsal, simulator = (SERVICES[name] for name in ("live", "rehearsal", "simulator"))
-    told, real = rehearsal["environment"], live["environment"]
+    environment, real_environment = rehearsal["environment"], live["environment"]
     listens = parse(simulator["command"]).params
     assert rehearsal["network_mode"] == "service:simulator"
     assert "networks" not in rehearsal
     assert rehearsal["profiles"] == simulator["profiles"] == ["demo"]
-    assert told["DOCV_RISKOS_URL"] == f"http://{listens['host']}:{listens['port']}"
-    assert listens["key"] == (told["DOCV_API_KEY"],)
-    assert told["DOCV_REDIS_URL"] != real["DOCV_REDIS_URL"]
-    assert told["DOCV_ARCHIVE_URL"] != real["DOCV_ARCHIVE_URL"]
+    assert environment["DOCV_RISKOS_URL"] == f"http://{listens['host']}:{listens['port']}"
+    assert listens["key"] == (environment["DOCV_API_KEY"],)
+    assert environment["DOCV_REDIS_URL"] != real_environment["DOCV_REDIS_URL"]
+    assert environment["DOCV_ARCHIVE_URL"] != real_environment["DOCV_ARCHIVE_URL"]
     assert "env_file" not in rehearsal
 
 
-def test_only_serve_publishes_a_port_and_it_needs_no_key_of_riskos() -> None:
+def test_only_serve_and_monitoring_publish_ports_and_serve_needs_no_key_of_riskos() -> None:
     serve = SERVICES["serve"]
     listens = parse(serve["command"]).params
     assert [name for name, service in SERVICES.items() if "ports" in service] == ["serve", "prometheus", "grafana"]
@@ -260,30 +260,30 @@ def test_only_serve_publishes_a_port_and_it_needs_no_key_of_riskos() -> None:
     }
 
 
-def test_redis_and_s3_are_reached_from_inside_only() -> None:
+def test_redis_and_s3_are_on_the_internal_network_only() -> None:
     assert COMPOSE["networks"]["inside"] == {"internal": True}
     assert [SERVICES[name]["networks"] for name in ("redis", "s3", "simulator")] == [["inside"]] * 3
 
 
 def test_monitoring_does_not_reach_redis_and_only_monitoring_reaches_the_metrics() -> None:
-    on = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
+    networks_of = {name: set(service.get("networks", ())) for name, service in SERVICES.items()}
     assert COMPOSE["networks"]["watched"] == {"internal": True}
-    assert {name for name, networks in on.items() if "watched" in networks} == {
+    assert {name for name, networks in networks_of.items() if "watched" in networks} == {
         *("live", "backfill", "serve", "prometheus", "celery-exporter"),
     }
-    assert not {"inside", "outside"} & (on["prometheus"] | on["grafana"])
-    assert on["grafana"] == {"shown"}
+    assert not {"inside", "outside"} & (networks_of["prometheus"] | networks_of["grafana"])
+    assert networks_of["grafana"] == {"shown"}
     assert "ports" not in SERVICES["live"]
 
 
 def test_grafana_has_no_login_and_is_read_only() -> None:
-    told = SERVICES["grafana"]["environment"]
-    assert (told["GF_AUTH_ANONYMOUS_ENABLED"], told["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
-    assert (told["GF_AUTH_DISABLE_LOGIN_FORM"], told["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
-    assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    environment = SERVICES["grafana"]["environment"]
+    assert (environment["GF_AUTH_ANONYMOUS_ENABLED"], environment["GF_AUTH_ANONYMOUS_ORG_ROLE"]) == ("true", "Viewer")
+    assert (environment["GF_AUTH_DISABLE_LOGIN_FORM"], environment["GF_AUTH_BASIC_ENABLED"]) == ("true", "false")
+    assert environment["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
 
 
-def test_celery_s_exporter_finds_the_keys_of_our_queue() -> None:
+def test_the_celery_exporter_reads_the_keys_of_our_queue() -> None:
     exporter, live = SERVICES["celery-exporter"], SERVICES["live"]
     assert exporter["command"][-1] == f"global_keyprefix={KEY_PREFIX}"
     assert exporter["command"][0] == f"--broker-url={live['environment']['DOCV_REDIS_URL']}"
@@ -291,7 +291,7 @@ def test_celery_s_exporter_finds_the_keys_of_our_queue() -> None:
 
 @every_service
 def test_a_mounted_file_exists_and_is_read_only(service: dict[str, Any]) -> None:
-    # The schedule is mounted in the long form, and has a test of its own.
+    # The schedule is mounted in the long form, and has its own test.
     for volume in (each for each in service.get("volumes", ()) if isinstance(each, str)):
         source, _, target = volume.partition(":")
         if source.startswith("."):
@@ -299,7 +299,7 @@ def test_a_mounted_file_exists_and_is_read_only(service: dict[str, Any]) -> None
             assert target.endswith(":ro")
 
 
-def test_the_created_bucket_is_the_one_of_the_settings() -> None:
+def test_the_created_bucket_is_the_bucket_in_the_settings() -> None:
     bucket = SERVICES["s3"]["environment"]["S3_BUCKET"]
     for worker in WORKERS.values():
         assert expanded(worker["environment"]["DOCV_ARCHIVE_URL"]).startswith(f"s3://{bucket}")
@@ -307,14 +307,14 @@ def test_the_created_bucket_is_the_one_of_the_settings() -> None:
 
 def test_redis_accepts_its_persistence_options(tmp_path: Path) -> None:
     command = shlex.split(SERVICES["redis"]["command"])
-    wanted = {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
+    expected = {"appendonly": "yes", "appendfsync": "always", "save": "", "maxmemory-policy": "noeviction"}
     # Both sides use a relative path of the socket: the absolute one may be too long.
-    place = ["--port", "0", "--unixsocket", "redis.sock", "--dir", str(tmp_path)]
-    patience = Retry(ConstantBackoff(0.05), retries=200)
-    with subprocess.Popen([server_binary(), *command[1:], *place], cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
+    options = ["--port", "0", "--unixsocket", "redis.sock", "--dir", str(tmp_path)]
+    retry = Retry(ConstantBackoff(0.05), retries=200)
+    with subprocess.Popen([server_binary(), *command[1:], *options], cwd=tmp_path, stdout=subprocess.DEVNULL) as server:
         try:
-            with Redis(unix_socket_path="redis.sock", decode_responses=True, retry=patience) as redis:
-                assert redis.config_get(*wanted) == wanted
+            with Redis(unix_socket_path="redis.sock", decode_responses=True, retry=retry) as redis:
+                assert redis.config_get(*expected) == expected
         finally:
             server.terminate()
     assert SERVICES["redis"]["volumes"] == ["redis:/data"]
@@ -333,8 +333,8 @@ def test_the_image_has_a_python_that_is_safe_with_zip_files() -> None:
 
 def test_the_image_has_labels() -> None:
     (labels,) = instructions("LABEL")
-    told = dict(label.split("=", 1) for label in shlex.split(labels))
-    assert told == {
+    found = dict(label.split("=", 1) for label in shlex.split(labels))
+    assert found == {
         "org.opencontainers.image.title": PROJECT["name"],
         "org.opencontainers.image.description": PROJECT["description"],
         "org.opencontainers.image.version": PROJECT["version"],
@@ -359,12 +359,12 @@ def test_the_image_installs_only_packages_pinned_by_hash() -> None:
 
 def test_every_choice_of_pins_exists_and_the_smallest_is_the_default() -> None:
     assert instructions("ARG") == ["PINS=runtime"]
-    (told,) = re.findall(r"--build-arg PINS=(\w+)", DOCKERFILE)
-    least, more = (
+    (pins,) = re.findall(r"--build-arg PINS=(\w+)", DOCKERFILE)
+    default, larger = (
         dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints" / f"{name}.txt").read_text("utf-8")))
-        for name in ("runtime", told)
+        for name in ("runtime", pins)
     )
-    assert least.items() < more.items()
+    assert default.items() < larger.items()
 
 
 def test_the_image_runs_the_worker_as_a_numeric_user() -> None:
@@ -391,14 +391,14 @@ def test_the_health_check_is_one_of_our_commands() -> None:
 
 def test_the_build_context_has_exactly_the_files_of_the_image() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] not in {"", "#"}]
-    let_in = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
+    allowed = {line[1:].rstrip("/") for line in lines if line.startswith("!")}
     copied = {
         name.rstrip("/") for each in instructions("COPY") if not each.startswith("--from") for name in each.split()[:-1]
     }
     assert lines[0] == "*"
-    assert copied == let_in
+    assert copied == allowed
     assert all((ROOT / name).exists() for name in copied)
-    assert not any(fnmatch(name, pattern) for name in (".env", "secrets", ".git") for pattern in let_in)
+    assert not any(fnmatch(name, pattern) for name in (".env", "secrets", ".git") for pattern in allowed)
 
 
 def test_the_wheel_is_built_from_the_copied_files() -> None:
@@ -423,8 +423,8 @@ class OnlyWhatIsPinned:
             raise ModuleNotFoundError(f"{name} is not pinned for the image", name=name)
 
 sys.meta_path.insert(0, OnlyWhatIsPinned())
-for room in map(importlib.import_module, ("worker", "tasks", "scripts")):
-    for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
+for package in map(importlib.import_module, ("worker", "tasks", "scripts")):
+    for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         importlib.import_module(module.name)
 # These two are imported late, by name.
 importlib.import_module("kombu.transport.redis")
@@ -434,7 +434,7 @@ importlib.import_module("obstore.auth.boto3")
 
 def test_every_runtime_dependency_is_pinned_for_the_image() -> None:
     pins = re.findall(r"(?m)^([\w.-]+)==", (ROOT / "constraints" / "runtime.txt").read_text("utf-8"))
-    tried = subprocess.run(
+    finished = subprocess.run(
         [sys.executable, "-c", IMPORT_AS_IN_THE_IMAGE, *pins],
         cwd=ROOT,
         env={"DOCV_REDIS_URL": "redis://localhost:6379/0", "PATH": ""},
@@ -442,7 +442,7 @@ def test_every_runtime_dependency_is_pinned_for_the_image() -> None:
         text=True,
         check=False,
     )
-    assert tried.returncode == 0, tried.stderr.splitlines()[-1]
+    assert finished.returncode == 0, finished.stderr.splitlines()[-1]
 
 
 # --- the settings
@@ -467,7 +467,7 @@ def test_each_line_of_the_example_is_valid(tmp_path: Path) -> None:
     assert load_settings().rate == Settings().rate
 
 
-def test_the_example_is_short_and_describes_nothing() -> None:
+def test_the_example_names_the_main_settings_and_is_short() -> None:
     named = set(SETTING.findall(EXAMPLE))
     assert {"DOCV_ENVIRONMENT", "DOCV_API_KEY", "DOCV_ARCHIVE_URL", "DOCV_RATE", "DOCV_REDIS_URL"} <= named
     assert {f"DOCV_{name.upper()}" for name in _CREDENTIALS} <= named

@@ -1,4 +1,4 @@
-"""Every command on the pages is run as it stands there, or parsed by the command line, or listed with the reason."""
+"""Every command on the pages is run, or parsed by the command line, or listed with a reason not to run it."""
 
 import contextlib
 import itertools
@@ -93,10 +93,10 @@ def block_of(page: str, language: str) -> str:
 def arguments(line: str) -> list[str] | None:
     """Return the arguments of docv-archive in a command such as `kubectl exec … -- docv-archive …`, or None."""
     words = shlex.split(line)
-    for place, word in enumerate(words):
-        is_value = place > 0 and re.match("-+[a-z]", words[place - 1])  # `-n docv-archive` is a namespace
+    for index, word in enumerate(words):
+        is_value = index > 0 and re.match("-+[a-z]", words[index - 1])  # `-n docv-archive` is a namespace
         if Path(word).name == "docv-archive" and not is_value:
-            return list(itertools.takewhile(lambda each: each not in SHELL, words[place + 1 :]))
+            return list(itertools.takewhile(lambda each: each not in SHELL, words[index + 1 :]))
     return None
 
 
@@ -116,12 +116,12 @@ INLINE = sorted({shlex.join(words) for line in inline() if (words := arguments(l
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if is_run(line)])
-def test_a_command_without_a_reason_not_to_be_run_is_one_of_ours(line: str) -> None:
+def test_every_command_to_run_is_a_docv_archive_command(line: str) -> None:
     assert line.startswith("docv-archive "), "tag the block with its language, or add the command to NOT_RUN"
 
 
 @pytest.mark.parametrize("start", NOT_RUN)
-def test_a_reason_not_to_run_a_command_is_needed(start: str) -> None:
+def test_every_reason_not_to_run_a_command_matches_a_command(start: str) -> None:
     assert any(starts_with(line, start) for line in ALL)
 
 
@@ -139,14 +139,14 @@ def secrets(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("secrets")
 @pytest.mark.parametrize("typed", TYPED)
-def test_the_command_line_accepts_a_command_of_a_block(typed: str) -> None:
+def test_the_command_line_accepts_a_command_in_a_block(typed: str) -> None:
     with contextlib.suppress(click.exceptions.Exit):  # of --version
         parse(shlex.split(typed))
 
 
 @pytest.mark.usefixtures("secrets")
 @pytest.mark.parametrize("typed", INLINE)
-def test_the_command_line_accepts_a_command_of_a_sentence(typed: str) -> None:
+def test_the_command_line_accepts_a_command_in_a_sentence(typed: str) -> None:
     with contextlib.suppress(click.exceptions.Exit, click.MissingParameter):  # of --help; `docv-archive run` alone
         parse(shlex.split(typed))
 
@@ -180,7 +180,7 @@ def test_commands_use_the_names_of_the_deployments() -> None:
 
 
 @pytest.mark.parametrize("line", [line for line in ALL if line.startswith("make ")])
-def test_a_target_of_make_exists(line: str) -> None:
+def test_every_make_target_on_a_page_exists(line: str) -> None:
     targets = set(re.findall(r"(?m)^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8")))
     assert set(line.split()[1:]) <= targets
 
@@ -228,7 +228,7 @@ async def shell(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[S
 
 
 @pytest.mark.parametrize("page", RUN)
-async def test_the_commands_of_a_page_run_in_their_order(page: str, shell: Shell) -> None:
+async def test_the_commands_on_a_page_run_in_order(page: str, shell: Shell) -> None:
     rows = [f"C-{number},{eval_id},Passport,R1,2026-01-01T00:00:00Z\n" for number, eval_id in enumerate(IDS)]
     for name in ["customers.csv", *re.findall(r"[\w-]+\.(?:csv|txt)\b", "\n".join(RUN[page]))]:
         (shell.folder / name).write_text("".join(["customer_id,eval_id,ID_TYPE,CODES,COMPLETED\n", *rows]))

@@ -14,7 +14,7 @@ from tests.commands import Finished, finish
 PIPES = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
 
 
-def place(folder: Path, **environment: str) -> Mapping[str, Any]:
+def process_options(folder: Path, **environment: str) -> Mapping[str, Any]:
     return {"cwd": folder, "env": {"PATH": "/usr/bin:/bin", "HOME": str(folder), **environment}, **PIPES}
 
 
@@ -30,9 +30,9 @@ def place(folder: Path, **environment: str) -> Mapping[str, Any]:
 async def test_a_fork_has_the_same_environment_streams_and_exit_code_as_a_new_interpreter(
     module: str, arguments: tuple[str, ...], given: str, code: int, tmp_path: Path
 ) -> None:
-    here = place(tmp_path, COLUMNS="200")
-    fork = await finish(await forked.start(module, *arguments, **here), given=given)
-    process = await finish(await forked.start_in_new_interpreter(module, *arguments, **here), given=given)
+    options = process_options(tmp_path, COLUMNS="200")
+    fork = await finish(await forked.start(module, *arguments, **options), given=given)
+    process = await finish(await forked.start_in_new_interpreter(module, *arguments, **options), given=given)
     assert fork == process
     assert fork.code == code
     assert fork.out + fork.err
@@ -47,24 +47,24 @@ def full_disk() -> Iterator[IO[str]]:
 async def test_a_fork_fails_like_a_new_interpreter_when_its_output_cannot_be_written(
     full_disk: IO[str], tmp_path: Path
 ) -> None:
-    ends = []
+    results = []
     for start in (forked.start, forked.start_in_new_interpreter):
-        process = await start("platform", **{**place(tmp_path), "stdout": full_disk})
-        ends.append((await process.communicate(), process.returncode))
-    assert ends[0] == ends[1]
-    assert ends[0][1] == 120
+        process = await start("platform", **{**process_options(tmp_path), "stdout": full_disk})
+        results.append((await process.communicate(), process.returncode))
+    assert results[0] == results[1]
+    assert results[0][1] == 120
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_fork_ends_on_a_signal(number: signal.Signals, tmp_path: Path) -> None:
-    process = await forked.start("json.tool", **place(tmp_path))
+    process = await forked.start("json.tool", **process_options(tmp_path))
     assert process.returncode is None
     process.send_signal(number)
     assert await finish(process) == Finished(-number, "", "")
 
 
 async def test_a_fork_does_not_wait_for_another_or_keep_its_streams_open(tmp_path: Path) -> None:
-    first, second = [await forked.start("json.tool", "--compact", **place(tmp_path)) for _ in range(2)]
+    first, second = [await forked.start("json.tool", "--compact", **process_options(tmp_path)) for _ in range(2)]
     assert (await finish(first, given="[1]")).out == "[1]\n"
     assert (await finish(second, given="[2]")).out == "[2]\n"
     assert first.pid != second.pid

@@ -1,4 +1,4 @@
-"""The published policies are enough for each role, and no more, by the calls of the code and by moto's IAM."""
+"""The published policies grant each role exactly its rights, by the calls of the code and by moto's IAM."""
 
 import functools
 import html
@@ -116,7 +116,7 @@ def test_the_published_policy_has_exactly_the_rights_that_calls_need(role: str) 
     assert sorted(action for each in statements for action in each["Action"]) == sorted(set(NEEDED[role].values()))
 
 
-def test_each_role_has_a_policy_and_there_is_no_other() -> None:
+def test_every_role_has_a_policy_and_every_policy_a_role() -> None:
     assert {path.name for path in POLICIES.iterdir()} == {f"{role}.json" for role in NEEDED}
 
 
@@ -132,7 +132,7 @@ _RIGHTS = {
     ("KEY", "PUT"): {"legal-hold": "PutObjectLegalHold", "retention": "PutObjectRetention"},
 }
 # To delete many objects at once, moto needs this right on the bucket, S3 on each object.
-_MOTO_S_OWN = ("s3:DeleteObject",)
+_MOTO_RIGHTS = ("s3:DeleteObject",)
 # The rights that S3 needs for each operation of the eraser, on the bucket or on an object (API Reference).
 OF_THE_BUCKET = {
     "ListObjectsV2": ("s3:ListBucket",),
@@ -175,26 +175,26 @@ class RecordedRights:
         else:
             self.needed |= {(right, f"{bucket}/{params['Key']}") for right in OF_AN_OBJECT[model.name]}
 
-    def through(self, bucket: Bucket, where: str) -> Bucket:
+    def wrap(self, bucket: Bucket, resource: str) -> Bucket:
         """Return a bucket whose calls are recorded."""
         for name in ("read", "create", "replace"):
-            setattr(bucket, name, self._noting(getattr(bucket, name), OF_AN_OBJECT[name], where))
+            setattr(bucket, name, self._recorded(getattr(bucket, name), OF_AN_OBJECT[name], resource))
         return bucket
 
-    def _noting(self, method: Callable[..., Any], rights: tuple[str, ...], where: str) -> Callable[..., Any]:
-        def noting(key: str, *arguments: Any) -> Any:
-            self.needed |= {(right, f"{where}/{key}") for right in rights}
+    def _recorded(self, method: Callable[..., Any], rights: tuple[str, ...], resource: str) -> Callable[..., Any]:
+        def recorded_call(key: str, *arguments: Any) -> Any:
+            self.needed |= {(right, f"{resource}/{key}") for right in rights}
             return method(key, *arguments)
 
-        return noting
+        return recorded_call
 
-    def refused(self, policy: str) -> set[str]:
+    def find_refused(self, policy: str) -> set[str]:
         """Return the recorded rights that a policy does not grant."""
-        asked = IAMPolicy(policy)
+        granted = IAMPolicy(policy)
         return {
             right
             for right, resource in self.needed
-            if asked.is_action_permitted(right, resource) is not PermissionResult.PERMITTED
+            if granted.is_action_permitted(right, resource) is not PermissionResult.PERMITTED
         }
 
 
@@ -217,7 +217,7 @@ class Roles:
         """Return the credentials of a new user with the published policy of a role."""
         iam, name = boto3.client("iam", endpoint_url=self.s3.endpoint), f"{role}-{uuid4()}"
         iam.create_user(UserName=name)
-        more = _MOTO_S_OWN if role == "eraser" else ()
+        more = _MOTO_RIGHTS if role == "eraser" else ()
         iam.put_user_policy(UserName=name, PolicyName="least", PolicyDocument=self.policy(role, more=more))
         key = iam.create_access_key(UserName=name)["AccessKey"]
         return {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
@@ -227,7 +227,7 @@ class Roles:
         self.monkeypatch.setattr(ActionAuthenticatorMixin, "request_count", 0)
         self.monkeypatch.setattr(moto_settings, "INITIAL_NO_AUTH_ACTION_COUNT", 0.0)
 
-    def become(self, credentials: dict[str, str]) -> None:
+    def use(self, credentials: dict[str, str]) -> None:
         """Use these credentials."""
         for name, value in credentials.items():
             self.monkeypatch.setenv(name, value)
@@ -255,7 +255,7 @@ async def test_the_rights_of_a_worker_are_enough_to_archive_and_those_of_an_audi
     worker, auditor = roles.make("worker"), roles.make("auditor")
     roles.enforce()
 
-    roles.become(worker)
+    roles.use(worker)
     await check_archive(archive := open_archive(settings), settings)
     await fill(open_bucket(archive, None), eval_ids(10))
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": url, "DOCV_S3_ENDPOINT": s3.endpoint})
@@ -263,7 +263,7 @@ async def test_the_rights_of_a_worker_are_enough_to_archive_and_those_of_an_audi
     found = {each["what"]: each["state"] for each in findings}
     assert [found[what] for what in ("bucket", "write", "read", "create only", "tags")] == ["fine"] * 5
 
-    roles.become(auditor)
+    roles.use(auditor)
     verified = await shell.run("verify", "--json")
     assert (verified.code, verified.out) == (0, ""), verified.err
     findings = json.loads((await shell.run("doctor", "--json")).out)["findings"]
@@ -315,9 +315,9 @@ def test_a_role_may_do_its_work_and_nothing_else(roles: Roles, s3: S3, role: str
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     for key in WRITES.values():
         s3.client.put_object(Bucket=s3.bucket, Key=f"kyc/{key}", Body=b"x")
-    roles.become(roles.make(role))
+    roles.use(roles.make(role))
     roles.enforce()
-    client = boto3.Session().client("s3", endpoint_url=s3.endpoint)  # the default session keeps former credentials
+    client = boto3.Session().client("s3", endpoint_url=s3.endpoint)  # the default session keeps old credentials
 
     def at(key: str) -> dict[str, str]:
         return {"Bucket": s3.bucket, "Key": f"kyc/{key}"}
@@ -337,7 +337,7 @@ def test_a_role_may_do_its_work_and_nothing_else(roles: Roles, s3: S3, role: str
 
 
 @pytest.mark.parametrize("key", [key for name, key in WRITES.items() if name in MAY["worker"]])
-def test_a_worker_may_place_a_legal_hold_on_what_it_writes_and_never_end_one(roles: Roles, key: str) -> None:
+def test_a_worker_may_place_a_legal_hold_on_its_evaluations_and_never_release_one(roles: Roles, key: str) -> None:
     policy, resource = IAMPolicy(roles.policy("worker")), f"arn:aws:s3:::{roles.s3.bucket}/kyc/{key}"
     is_of_evaluation = not key.startswith(("runs/", "probe/"))
     for status, is_permitted in (("ON", is_of_evaluation), ("OFF", False)):
@@ -365,12 +365,12 @@ async def test_the_rights_of_a_server_are_enough_to_show_evaluations_cancel_runs
     bucket, ledger, ids = open_bucket(open_archive(settings)), Ledger(redis), eval_ids(2)
     await fill(bucket, ids)
     source = RunSource(name="ids.txt", fingerprint="a" * 64, ids=2, repeated=0, bad=0)
-    where = {"environment": "sandbox", "account": "default"}
-    run = await store_run_list(bucket, ids, run="q4", **where, refresh=False, source=source)
+    account = {"environment": "sandbox", "account": "default"}
+    run = await store_run_list(bucket, ids, run="q4", **account, refresh=False, source=source)
     await ledger.runs.begin("q4", total=2, fingerprint=run.fingerprint)
     order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("backfill", run="q4"))
     await ledger.runs.feed("q4", ids, order, position=0, backlog=100)
-    roles.become(roles.make("server"))
+    roles.use(roles.make("server"))
     roles.enforce()
 
     async with opened(settings) as client:
@@ -395,7 +395,7 @@ async def test_the_rights_of_a_holder_are_enough_to_hold_and_to_release(roles: R
     s3.client.put_object_lock_configuration(Bucket=s3.bucket, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
     await fill(open_bucket(open_archive(settings)), eval_ids(2))
     shell = Shell(tmp_path, {"DOCV_ARCHIVE_URL": settings.archive_url, "DOCV_S3_ENDPOINT": s3.endpoint})
-    roles.become(roles.make("holder"))
+    roles.use(roles.make("holder"))
     roles.enforce()
     for arguments in (
         ("create", "acme-v-bolt", "--reason", "case 17"),
@@ -434,21 +434,21 @@ async def test_the_rights_of_an_eraser_are_enough_to_erase_and_dispose_and_all_a
     report = EventReport("account_closed", date(2026, 1, 1), "records")
     await record_event(open_bucket(open_archive(settings)), Evaluation(eval_id, "sandbox"), report, datetime.now(UTC))
     s3.client.create_multipart_upload(Bucket=s3.bucket, Key=f"kyc/sandbox/{eval_id}/selfie/unfinished.jpg")
-    roles.become(roles.make("eraser"))
+    roles.use(roles.make("eraser"))
     roles.enforce()
 
-    noted, archive, evaluation = RecordedRights(), open_s3_archive(settings), Evaluation(eval_id, "sandbox")
+    recorded, archive, evaluation = RecordedRights(), open_s3_archive(settings), Evaluation(eval_id, "sandbox")
     assert archive
-    archive.client.meta.events.register("provide-client-params.s3", noted.call)
+    archive.client.meta.events.register("provide-client-params.s3", recorded.call)
     archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
-    bucket = noted.through(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
-    asked = ErasureRequest("request 4711", "operator", "a-host", bypass_governance=True)
+    bucket = recorded.wrap(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
+    request = ErasureRequest("request 4711", "operator", "a-host", bypass_governance=True)
     await dispose_and_lock(VersionedArchive(settings, bucket, s3=s3), archive)
-    ending = await erase_one(evaluation, asked, ErasureStores(bucket, S3Versions(archive), RedisRecords(None)))
+    result = await erase_one(evaluation, request, ErasureStores(bucket, S3Versions(archive), RedisRecords(None)))
 
-    assert isinstance(ending, Erased)
-    assert noted.refused(roles.policy("eraser")) == set()
+    assert isinstance(result, Erased)
+    assert recorded.find_refused(roles.policy("eraser")) == set()
     rights = {right for right in NEEDED["eraser"].values() if right.startswith("s3:")}
-    assert {right for right, _ in noted.needed} == rights
+    assert {right for right, _ in recorded.needed} == rights
     for right in rights:
-        assert noted.refused(roles.policy("eraser", but=right)) == {right}
+        assert recorded.find_refused(roles.policy("eraser", but=right)) == {right}

@@ -1,4 +1,4 @@
-"""The wheel has every file of the packages, and installs into its own environment as the pages say."""
+"""The wheel has every file of the packages, and installs into its own environment as documented."""
 
 import os
 import re
@@ -40,11 +40,11 @@ def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: Path) -> N
     assert built == {path.relative_to(ROOT).as_posix() for path in files if path.suffix != ".pyc"}
 
 
-def test_the_wheel_runs_in_an_environment_that_the_steps_for_systemd_make(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_runs_in_the_environment_that_the_systemd_steps_create(wheel: Path, tmp_path: Path) -> None:
     make, dependencies, install = STEPS
     environment = tmp_path / "docv-archive"
     assert (ROOT / dependencies.rpartition(" ")[2]).is_file()
-    # Only the network is left out: the pinned packages come from the environment of the tests.
+    # Without a network, the pinned packages come from the environment of the tests.
     for step in (make, install):
         command = step.replace("python3", sys.executable).replace("/opt/docv-archive", str(environment))
         words = [str(wheel) if word == "." else word for word in command.split()]
@@ -52,7 +52,7 @@ def test_the_wheel_runs_in_an_environment_that_the_steps_for_systemd_make(wheel:
         subprocess.run(words, cwd=tmp_path, env=offline, check=True, capture_output=True)
     (packages,) = environment.glob("lib/python*/site-packages")
     (packages / "tests.pth").write_text(sysconfig.get_path("purelib"), "utf-8")
-    told = subprocess.run(
+    shown = subprocess.run(
         [environment / "bin" / "docv-archive", "--version"],
         cwd=tmp_path,
         env={"PATH": ""},
@@ -60,9 +60,9 @@ def test_the_wheel_runs_in_an_environment_that_the_steps_for_systemd_make(wheel:
         text=True,
         check=False,
     )
-    assert (told.returncode, told.stdout, told.stderr) == (0, f"docv-archive, version {PROJECT['version']}\n", "")
-    where = [environment / "bin" / "python", "-c", "import scripts.simulator as it; print(it.__file__)"]
-    imported = subprocess.run(where, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=True)
+    assert (shown.returncode, shown.stdout, shown.stderr) == (0, f"docv-archive, version {PROJECT['version']}\n", "")
+    locate = [environment / "bin" / "python", "-c", "import scripts.simulator as it; print(it.__file__)"]
+    imported = subprocess.run(locate, cwd=tmp_path, env={"PATH": ""}, capture_output=True, text=True, check=True)
     assert Path(imported.stdout.strip()).is_relative_to(packages)
 
 
@@ -76,7 +76,7 @@ def test_the_readme_names_the_wheel_and_the_command_of_this_version() -> None:
     assert all(f"`{package}`" in INSTALL for package in PACKAGES)
 
 
-def test_no_page_and_no_error_names_a_package_that_is_not_published() -> None:
+def test_pages_and_errors_name_no_package_that_is_not_published() -> None:
     files = [
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/*.md"),
@@ -91,7 +91,7 @@ def test_the_steps_for_systemd_are_complete() -> None:
     assert len(STEPS) == 3
 
 
-def test_a_release_builds_checks_and_lists_its_components() -> None:
+def test_the_release_steps_build_check_and_list_the_components() -> None:
     releases = (ROOT / "CONTRIBUTING.md").read_text("utf-8").split("## Releases\n")[1].split("\n## ")[0]
     for step in (
         "uv build --require-hashes",

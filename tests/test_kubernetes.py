@@ -64,19 +64,19 @@ def labels(name: str) -> dict[str, str]:
 
 def secrets(name: str) -> dict[str, tuple[str, str]]:
     """Return the file of each secret that is mounted in /run/secrets, by its name there."""
-    holds = {volume["name"]: volume["secret"]["secretName"] for volume in PODS[name]["volumes"] if "secret" in volume}
-    mounts = [mount for mount in container(name)["volumeMounts"] if mount["name"] in holds]
+    names = {volume["name"]: volume["secret"]["secretName"] for volume in PODS[name]["volumes"] if "secret" in volume}
+    mounts = [mount for mount in container(name)["volumeMounts"] if mount["name"] in names]
     assert all(mount["readOnly"] and mount["mountPath"].startswith("/run/secrets/") for mount in mounts)
-    return {mount["mountPath"].rpartition("/")[2]: (holds[mount["name"]], mount["subPath"]) for mount in mounts}
+    return {mount["mountPath"].rpartition("/")[2]: (names[mount["name"]], mount["subPath"]) for mount in mounts}
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)
 def test_a_kustomization_names_exactly_the_existing_files(overlay: str) -> None:
     (plan,) = documents(FOLDER / overlay / "kustomization.yaml")
-    told = [*plan["resources"], *(name for each in plan.get("configMapGenerator", ()) for name in each["envs"])]
-    there = {path.name for path in (FOLDER / overlay).iterdir()} - {"kustomization.yaml"}
-    assert {name for name in told if not name.startswith("../")} == there
-    assert all((FOLDER / overlay / name).exists() for name in told)
+    named = [*plan["resources"], *(name for each in plan.get("configMapGenerator", ()) for name in each["envs"])]
+    existing = {path.name for path in (FOLDER / overlay).iterdir()} - {"kustomization.yaml"}
+    assert {name for name in named if not name.startswith("../")} == existing
+    assert all((FOLDER / overlay / name).exists() for name in named)
 
 
 def test_every_folder_is_tested() -> None:
@@ -105,13 +105,13 @@ def test_kustomize_renders_the_expected_resources(overlay: str) -> None:
         pytest.skip("kubectl before 1.21 has kustomize 2, which does not know `envs`; Debian 12 has kubectl 1.20")
     found: list[Object] = list(yaml.safe_load_all(kubectl("kustomize", FOLDER / overlay)))
     assert {each["metadata"].get("namespace") for each in found if each["kind"] != "Namespace"} == {"docv-archive"}
-    (told,) = [each for each in found if each["kind"] == "ConfigMap"]
-    assert told["data"] == SETTINGS
+    (config_map,) = [each for each in found if each["kind"] == "ConfigMap"]
+    assert config_map["data"] == SETTINGS
     deployments = of_kind("Deployment", found)
     for name, each in deployments.items():
         (only,) = each["spec"]["template"]["spec"]["containers"]
         assert only["image"] == f"{PROJECT['name']}:{PROJECT['version']}"
-        assert only["envFrom"] == [{"configMapRef": {"name": told["metadata"]["name"]}}]
+        assert only["envFrom"] == [{"configMapRef": {"name": config_map["metadata"]["name"]}}]
         assert ("replicas" in each["spec"]) == (overlay != "keda" or name == "serve")
 
 
@@ -124,7 +124,7 @@ def test_the_image_has_our_name_and_version() -> None:
 # --- workloads
 
 
-def test_the_workloads_are_those_of_compose() -> None:
+def test_the_workloads_run_the_commands_of_compose() -> None:
     for name in DEPLOYMENTS:
         assert container(name)["args"] == COMPOSE["services"][name]["command"]
         parse(container(name)["args"])
@@ -175,8 +175,8 @@ def test_a_pod_requests_its_resources_and_has_a_memory_limit(name: str) -> None:
 
 
 def mebibytes(amount: str) -> int:
-    figure, unit = int(amount[:-2]), amount[-2:]
-    return figure * {"Mi": 1, "Gi": 1024}[unit]
+    number, unit = int(amount[:-2]), amount[-2:]
+    return number * {"Mi": 1, "Gi": 1024}[unit]
 
 
 @every_worker
@@ -189,7 +189,7 @@ def test_a_worker_has_memory_for_its_bundles(name: str) -> None:
 
 
 @every_worker
-def test_a_worker_may_finish_its_evaluations_when_it_is_stopped(name: str) -> None:
+def test_a_worker_has_time_to_drain_when_it_is_stopped(name: str) -> None:
     drain = float(SETTINGS.get("DOCV_DRAIN_SECONDS", Settings.model_fields["drain_seconds"].default))
     assert PODS[name]["terminationGracePeriodSeconds"] >= drain + 5
 
@@ -204,11 +204,11 @@ def test_a_worker_is_not_restarted_when_it_waits(name: str) -> None:
 
 
 def test_serve_is_probed_at_its_health_routes() -> None:
-    doors = container("serve")
-    (port,) = doors["ports"]
-    told = parse(doors["args"]).params
-    assert (told["host"], told["port"]) == ("0.0.0.0", port["containerPort"])  # noqa: S104
-    assert {probe: doors[probe]["httpGet"] for probe in doors if probe.endswith("Probe")} == {
+    serve = container("serve")
+    (port,) = serve["ports"]
+    options = parse(serve["args"]).params
+    assert (options["host"], options["port"]) == ("0.0.0.0", port["containerPort"])  # noqa: S104
+    assert {probe: serve[probe]["httpGet"] for probe in serve if probe.endswith("Probe")} == {
         "startupProbe": {"path": "/livez", "port": port["name"]},
         "livenessProbe": {"path": "/livez", "port": port["name"]},
         "readinessProbe": {"path": "/livez", "port": port["name"]},
@@ -245,14 +245,14 @@ def test_a_pod_has_the_secrets_of_compose_and_redis_and_no_other(name: str) -> N
     assert all(key == setting for setting, (_, key) in mounted.items())
 
 
-def test_the_page_says_how_to_create_every_secret() -> None:
+def test_the_kustomization_shows_how_to_create_every_secret() -> None:
     text = (FOLDER / "base" / "kustomization.yaml").read_text("utf-8")
-    told = {
+    shown = {
         (secret, key)
         for secret, files in re.findall(r"create secret generic (\S+)((?: --from-file=\w+)+)", text)
         for key in re.findall(r"--from-file=(\w+)", files)
     }
-    assert told == {each for name in PODS for each in secrets(name).values()}
+    assert shown == {each for name in PODS for each in secrets(name).values()}
 
 
 def test_the_variables_of_pods_are_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,20 +272,20 @@ def test_kubernetes_adds_no_variable_that_looks_like_a_setting(name: str) -> Non
 
 
 def test_workers_accept_no_connections_and_connect_only_to_dns_redis_and_tls() -> None:
-    everybody = of_kind("NetworkPolicy")["docv-archive"]["spec"]
-    assert everybody["podSelector"]["matchLabels"].items() <= labels("live").items()
-    assert everybody["policyTypes"] == ["Ingress", "Egress"]
-    assert "ingress" not in everybody
-    out = {(port["protocol"], port["port"]) for rule in everybody["egress"] for port in rule["ports"]}
+    policy = of_kind("NetworkPolicy")["docv-archive"]["spec"]
+    assert policy["podSelector"]["matchLabels"].items() <= labels("live").items()
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in policy
+    out = {(port["protocol"], port["port"]) for rule in policy["egress"] for port in rule["ports"]}
     assert out == {("UDP", 53), ("TCP", 53), ("TCP", 6379), ("TCP", 443)}
 
 
 def test_serve_accepts_connections_only_from_labelled_namespaces() -> None:
-    doors = of_kind("NetworkPolicy")["serve"]["spec"]
-    assert doors["podSelector"]["matchLabels"] == labels("serve")
-    (rule,) = doors["ingress"]
-    (who,) = rule["from"]
-    assert who["namespaceSelector"]["matchLabels"]
+    policy = of_kind("NetworkPolicy")["serve"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels("serve")
+    (rule,) = policy["ingress"]
+    (source,) = rule["from"]
+    assert source["namespaceSelector"]["matchLabels"]
     assert [port["port"] for port in rule["ports"]] == [container("serve")["ports"][0]["name"]]
 
 
@@ -317,7 +317,7 @@ def test_keda_starts_only_as_many_workers_as_the_rate_keeps_busy(name: str) -> N
 
 
 @pytest.mark.parametrize("name", ["verify", "audit", "erase", "retention"])
-def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> None:
+def test_a_nightly_check_runs_once_in_a_pod_like_the_others(name: str) -> None:
     plan = of_kind("CronJob", NIGHTLY)[name]["spec"]
     pod = plan["jobTemplate"]["spec"]["template"]["spec"]
     (only,) = pod["containers"]
@@ -337,7 +337,7 @@ def test_a_nightly_check_is_a_pod_as_the_others_are_and_runs_once(name: str) -> 
     assert written == {*instructions("VOLUME"), "/tmp"}  # noqa: S108  # in the container
 
 
-def test_every_pod_mounts_the_schedule_if_there_is_one_and_its_job_waits_for_one() -> None:
+def test_every_pod_mounts_an_optional_schedule_and_the_retention_job_is_suspended() -> None:
     jobs = of_kind("CronJob", NIGHTLY)
     pods = [*PODS.values(), *(each["spec"]["jobTemplate"]["spec"]["template"]["spec"] for each in jobs.values())]
     for pod in pods:
@@ -347,10 +347,10 @@ def test_every_pod_mounts_the_schedule_if_there_is_one_and_its_job_waits_for_one
     assert jobs["retention"]["spec"]["suspend"] is True
 
 
-def test_the_page_says_how_to_give_a_schedule_to_every_pod() -> None:
+def test_the_kustomization_shows_how_to_give_a_schedule_to_every_pod() -> None:
     text = (FOLDER / "base" / "kustomization.yaml").read_text("utf-8")
-    told = re.findall(r"(?m)^# {3}(configMapGenerator:\n(?:# {3}.*\n)+)", text)
-    schedule, settings = yaml.safe_load(re.sub(r"(?m)^# {3}", "", told[0]))["configMapGenerator"]
+    shown = re.findall(r"(?m)^# {3}(configMapGenerator:\n(?:# {3}.*\n)+)", text)
+    schedule, settings = yaml.safe_load(re.sub(r"(?m)^# {3}", "", shown[0]))["configMapGenerator"]
     assert (schedule["name"], schedule["files"]) == ("docv-archive-retention", ["retention.toml"])
     assert (settings["name"], settings["literals"]) == (
         PLAN["configMapGenerator"][0]["name"],
@@ -385,7 +385,7 @@ def test_the_ingress_forwards_only_the_routes_for_outside_programs() -> None:
         assert backend["port"]["name"] in {port["name"] for port in service["spec"]["ports"]}
 
 
-def test_every_pod_with_metrics_is_scraped_once_at_a_port_that_it_has() -> None:
+def test_every_pod_with_metrics_is_scraped_once_at_an_existing_port() -> None:
     monitors = of_kind("PodMonitor", MONITORING)
     scraped = [(name, monitor) for name in PODS for monitor in monitors if selects(monitors[monitor], labels(name))]
     assert scraped == [("live", "workers"), ("backfill", "workers"), ("serve", "serve")]
@@ -395,9 +395,9 @@ def test_every_pod_with_metrics_is_scraped_once_at_a_port_that_it_has() -> None:
         assert ("authorization" in endpoint) == (name == "serve")
 
 
-def selects(monitor: Object, given: dict[str, str]) -> bool:
+def selects(monitor: Object, pod_labels: dict[str, str]) -> bool:
     selector = monitor["spec"]["selector"]
     expressions = selector.get("matchExpressions", ())
-    return selector["matchLabels"].items() <= given.items() and all(
-        each["operator"] == "In" and given[each["key"]] in each["values"] for each in expressions
+    return selector["matchLabels"].items() <= pod_labels.items() and all(
+        each["operator"] == "In" and pod_labels[each["key"]] in each["values"] for each in expressions
     )

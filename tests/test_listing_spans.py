@@ -1,4 +1,4 @@
-"""Each page of a listing of S3 is a span like those of the other requests, whichever client lists."""
+"""With every client, each page of an S3 listing is a span like those of other requests."""
 
 from collections.abc import AsyncIterator, Callable, Sized
 from pathlib import Path
@@ -90,17 +90,17 @@ async def test_each_page_of_a_listing_is_a_span_without_a_key(
         with tracing.span("work"):
             pass
     assert sum(pages) == 3
-    seen = spans.get_finished_spans()
-    listed = [span for span in seen if span.name == f"S3.{operation}"]
-    assert len(listed) == len(pages)
-    assert {span.kind for span in listed} == {SpanKind.CLIENT}
-    assert [attributes_of(span) for span in listed] == [
+    finished = spans.get_finished_spans()
+    requests = [span for span in finished if span.name == f"S3.{operation}"]
+    assert len(requests) == len(pages)
+    assert {span.kind for span in requests} == {SpanKind.CLIENT}
+    assert [attributes_of(span) for span in requests] == [
         {"rpc.system": "aws-api", "rpc.service": "S3", "rpc.method": operation}
     ] * len(pages)
-    assert {span.status.status_code for span in seen} == {StatusCode.UNSET}
+    assert {span.status.status_code for span in finished} == {StatusCode.UNSET}
     # The work on a page is not a part of the request for it.
-    assert {parent_of(span) for span in seen if span.name == "work"} == {None}
-    assert _EVAL_ID not in "".join(span.to_json() for span in seen)
+    assert {parent_of(span) for span in finished if span.name == "work"} == {None}
+    assert _EVAL_ID not in "".join(span.to_json() for span in finished)
 
 
 async def test_a_listing_without_objects_is_one_span(archive: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811

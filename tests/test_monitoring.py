@@ -34,27 +34,27 @@ RUNBOOKS = {
 }
 RUNBOOK_PAGE = "https://docs.example.com/docv-archive/operations.md"
 OPERATOR = ROOT / "deploy" / "kubernetes" / "prometheus-operator"
-OUR_FIGURES = described()
+OUR_METRICS = described()
 SHARED = {each.metric_name for each in SharedGauge}
 
 every_alert = pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 every_panel = pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 
 
-def shown() -> set[str]:
+def queryable_names() -> set[str]:
     """Return every name that a query may use."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     families = text_string_to_metric_families(generate_latest(registry).decode())
     parts = {
         name + part
-        for name, (kind, _, _) in OUR_FIGURES.items()
+        for name, (kind, _, _) in OUR_METRICS.items()
         for part in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))
     }
     return parts | {sample.name for family in families for sample in family.samples} | {"up"}
 
 
-def used(query: str) -> set[str]:
+def metrics_in(query: str) -> set[str]:
     """Return the names of metrics in a query."""
     without_texts = re.sub(r'"[^"]*"', "", query)
     return set(re.findall(r"\b(?:docv|process)_\w+|\bup\b", without_texts))
@@ -62,21 +62,21 @@ def used(query: str) -> set[str]:
 
 def labels_used(query: str) -> Iterator[tuple[str, str]]:
     """Return the labels by which a query selects metrics, each with the name of the metric."""
-    for name, picked in re.findall(r"\b(docv_\w+)\{([^}]*)\}", query):
-        for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", picked):
+    for name, selectors in re.findall(r"\b(docv_\w+)\{([^}]*)\}", query):
+        for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", selectors):
             yield name, label
 
 
 def labels_of(name: str) -> set[str]:
-    known = OUR_FIGURES.get(name) or OUR_FIGURES[re.sub(r"_(bucket|sum|count)$", "", name)]
+    known = OUR_METRICS.get(name) or OUR_METRICS[re.sub(r"_(bucket|sum|count)$", "", name)]
     return {*known[1], "le", "job", "instance"}
 
 
 def promtool(*arguments: str) -> str:
     command = ["promtool", *arguments]
-    done = subprocess.run(command, cwd=PROMETHEUS, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    finished = subprocess.run(command, cwd=PROMETHEUS, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return finished.stdout
 
 
 # -- alerts
@@ -84,19 +84,19 @@ def promtool(*arguments: str) -> str:
 
 @every_alert
 def test_an_alert_uses_existing_metrics(rule: dict[str, Any]) -> None:
-    assert used(rule["expr"])
-    assert used(rule["expr"]) <= shown()
+    assert metrics_in(rule["expr"])
+    assert metrics_in(rule["expr"]) <= queryable_names()
     assert all(label in labels_of(name) for name, label in labels_used(rule["expr"]))
 
 
 @every_alert
 def test_an_alert_has_a_summary_a_description_and_a_runbook(rule: dict[str, Any]) -> None:
-    told = rule["annotations"]
-    assert told["summary"].endswith(".")
-    assert told["description"].endswith(".")
-    assert told["action"].endswith(".")
-    page, _, part = told["runbook_url"].partition("#")
-    assert (page, part in RUNBOOKS) == (RUNBOOK_PAGE, True)
+    annotations = rule["annotations"]
+    assert annotations["summary"].endswith(".")
+    assert annotations["description"].endswith(".")
+    assert annotations["action"].endswith(".")
+    page, _, anchor = annotations["runbook_url"].partition("#")
+    assert (page, anchor in RUNBOOKS) == (RUNBOOK_PAGE, True)
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["for"]
 
@@ -108,9 +108,9 @@ def test_an_alert_has_a_test_in_which_it_fires(rule: dict[str, Any]) -> None:
 
 
 @every_alert
-def test_an_alert_has_a_test_in_which_it_has_its_metrics_and_does_not_fire(rule: dict[str, Any]) -> None:
+def test_an_alert_has_a_test_with_its_metrics_in_which_it_does_not_fire(rule: dict[str, Any]) -> None:
     assert any(
-        used(rule["expr"]) <= {name for each in test["input_series"] for name in used(each["series"])}
+        metrics_in(rule["expr"]) <= {name for each in test["input_series"] for name in metrics_in(each["series"])}
         and not any(f'alertname="{rule["alert"]}"' in sample["labels"] for sample in evaluated["exp_samples"])
         for test in TESTS
         for evaluated in test["promql_expr_test"]
@@ -125,7 +125,7 @@ def test_the_page_says_how_to_set_the_address_of_the_runbooks() -> None:
 
 def test_the_series_in_tests_of_alerts_exist() -> None:
     series = [series["series"] for test in TESTS for series in test["input_series"]]
-    assert {name for each in series for name in used(each)} <= shown()
+    assert {name for each in series for name in metrics_in(each)} <= queryable_names()
     assert any(not each["exp_samples"] for test in TESTS for each in test["promql_expr_test"])
 
 
@@ -140,7 +140,7 @@ def test_promtool_accepts_rules_and_configuration() -> None:
 
 
 @pytest.mark.needs("promtool")
-def test_alerts_fire_exactly_when_their_tests_say() -> None:
+def test_alerts_pass_their_promtool_tests() -> None:
     assert "SUCCESS" in promtool("test", "rules", "alerts_test.yml")
 
 
@@ -191,25 +191,25 @@ def test_the_dashboard_can_show_one_source_account_or_instance() -> None:
     for name in ("account", "instance"):
         assert variables[name]["includeAll"]
         assert variables[name]["allValue"] == ".*"
-        assert used(variables[name]["definition"]) <= shown()
+        assert metrics_in(variables[name]["definition"]) <= queryable_names()
 
 
 @every_panel
 def test_a_panel_shows_the_selected_account_and_instance(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        for name, picked in re.findall(
+        for name, selectors in re.findall(
             r"\b((?:docv|process)_\w+)(\{[^}]*\})?", re.sub(r'="[^"$]*"', "", target["expr"])
         ):
             is_ours = name.startswith("docv_")
-            assert ('account=~"$account"' in picked) == (is_ours and "account" in labels_of(name)), name
-            assert ('instance=~"$instance"' in picked) == (name not in SHARED), name
+            assert ('account=~"$account"' in selectors) == (is_ours and "account" in labels_of(name)), name
+            assert ('instance=~"$instance"' in selectors) == (name not in SHARED), name
 
 
 @every_panel
 def test_a_panel_uses_existing_metrics(panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
-        assert used(target["expr"])
-        assert used(target["expr"]) <= shown()
+        assert metrics_in(target["expr"])
+        assert metrics_in(target["expr"]) <= queryable_names()
         assert all(label in labels_of(name) for name, label in labels_used(target["expr"]))
 
 
@@ -236,7 +236,7 @@ def test_the_dashboard_has_its_rows_and_no_panels_overlap() -> None:
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(DASHBOARD["panels"])
 
 
-def test_grafana_finds_the_dashboard_and_prometheus_where_compose_puts_them() -> None:
+def test_grafana_finds_the_dashboard_where_compose_mounts_it() -> None:
     mounted = dict(volume.removesuffix(":ro").split(":") for volume in SERVICES["grafana"]["volumes"])
     assert set(mounted) >= {"./deploy/grafana/provisioning", "./deploy/grafana/dashboards"}
     provider = yaml.safe_load((GRAFANA / "provisioning" / "dashboards" / "docv-archive.yml").read_text("utf-8"))
@@ -252,14 +252,14 @@ def test_grafana_finds_the_dashboard_and_prometheus_where_compose_puts_them() ->
 def test_every_metric_is_in_an_alert_or_a_panel_or_listed_for_exploration() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     queries = [rule["expr"] for rule in RULES] + [each["expr"] for panel in PANELS for each in panel["targets"]]
-    watched = {re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in used(query)}
-    (told,) = re.findall(r"(?s)In no alert and no panel, for exploration: (.*?)\.\n", page)
-    assert set(re.findall(r"`(docv_\w+)`", told)) == OUR_FIGURES.keys() - watched
+    watched = {re.sub(r"_(bucket|sum|count)$", "", name) for query in queries for name in metrics_in(query)}
+    (listed,) = re.findall(r"(?s)In no alert and no panel, for exploration: (.*?)\.\n", page)
+    assert set(re.findall(r"`(docv_\w+)`", listed)) == OUR_METRICS.keys() - watched
 
 
 def test_the_page_lists_exactly_the_metrics_of_the_code() -> None:
     page = (ROOT / "docs" / "metrics.md").read_text("utf-8")
     rows = re.findall(r"^\| `(docv_\w+)` \| (\w+) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
-    told = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), what) for name, kind, labels, what in rows}
-    assert told == OUR_FIGURES
-    assert len(rows) == len(told)
+    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels)), meaning) for name, kind, labels, meaning in rows}
+    assert documented == OUR_METRICS
+    assert len(rows) == len(documented)

@@ -1,4 +1,4 @@
-"""The recipes of docs/notifications.md work as they stand there."""
+"""The recipes of docs/notifications.md work as written."""
 
 import fnmatch
 import io
@@ -24,7 +24,7 @@ PYTHON = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 def run(code: str) -> dict[str, Any]:
     names: dict[str, Any] = {}
-    exec(compile(code, "docs/notifications.md", "exec"), names)  # noqa: S102  # the recipe is what is tested
+    exec(compile(code, "docs/notifications.md", "exec"), names)  # noqa: S102  # the test runs the recipe
     return names
 
 
@@ -42,7 +42,7 @@ def test_the_recipe_accepts_a_signature_and_refuses_a_changed_body() -> None:
     assert not is_from_docv_archive(b'{"id": 2}', signature, secret)
 
 
-def test_the_pattern_fires_for_manifests_and_for_nothing_else_of_an_evaluation(eval_id: str) -> None:
+def test_the_event_pattern_matches_only_the_manifest_of_an_evaluation(eval_id: str) -> None:
     evaluation = Evaluation(eval_id, "production")
     [pattern] = [each["wildcard"] for each in JSON[1]["detail"]["object"]["key"]]
     assert fnmatch.fnmatchcase(f"docv/{evaluation.manifest_key}", pattern)

@@ -65,7 +65,7 @@ def test_every_command_is_on_a_page() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_a_page_names_only_metrics_that_exist(page: str) -> None:
     files = {name.lower() for name in KNOWN}  # secrets of systemd and containers
-    assert set(re.findall(r"`(docv_\w+)", PAGES[page])) - files - {"docv_step"} <= described().keys()  # an evidence
+    assert set(re.findall(r"`(docv_\w+)", PAGES[page])) - files - {"docv_step"} <= described().keys()  # evidence
 
 
 def test_the_page_on_metrics_lists_every_log_event() -> None:

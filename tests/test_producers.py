@@ -1,4 +1,4 @@
-"""The examples of docs/producers.md work as they are."""
+"""The examples of docs/producers.md work as written."""
 
 import asyncio
 import base64
@@ -46,7 +46,7 @@ async def run(*command: str, **environment: str) -> str:
     return out.decode()
 
 
-async def taken(redis: Redis) -> Job:
+async def lease_evaluation(redis: Redis) -> Job:
     (entry,) = await Ledger(redis).lease([EVAL_ID], token="t")
     return entry
 
@@ -73,20 +73,20 @@ async def test_the_example_with_celery_enqueues_evaluations(redis: Redis, redis_
 
 
 async def test_the_example_with_python_submits_evaluations_over_http(client: Client, redis: Redis) -> None:
-    told = await run(*(sys.executable, "-c", example("urllib.request")), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
-    assert told == "{'accepted': 1, 'repeated': 0, 'under_way': 0, 'bad': []}\n"
-    entry = await taken(redis)
+    out = await run(*(sys.executable, "-c", example("urllib.request")), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
+    assert out == "{'accepted': 1, 'repeated': 0, 'under_way': 0, 'bad': []}\n"
+    entry = await lease_evaluation(redis)
     assert (entry.queue, entry.trigger.source, entry.trigger.run) == (Queue.BACKFILL, "intake", "2026-q3")
 
 
 @pytest.mark.needs("curl")
 async def test_the_example_with_curl_can_be_repeated(client: Client, redis: Redis) -> None:
-    told = [
+    outputs = [
         await run("bash", "-euc", example("Idempotency-Key"), ARCHIVER_URL=client.url, ARCHIVER_TOKEN=INTAKE)
         for _ in range(2)
     ]
-    assert told[0] == told[1] == '{"accepted":1,"repeated":0,"under_way":0,"bad":[]}'
-    entry = await taken(redis)
+    assert outputs[0] == outputs[1] == '{"accepted":1,"repeated":0,"under_way":0,"bad":[]}'
+    entry = await lease_evaluation(redis)
     assert (entry.queue, entry.trigger.run) == (Queue.LIVE, "onboarding")
 
 
@@ -96,10 +96,10 @@ async def test_the_example_of_an_event_can_be_repeated(redis_url: str, redis: Re
     (tmp_path / "retention.toml").write_text('[[rule]]\nname = "a"\nkeep_for = "5y"\nclock = "relationship_ended"\n')
     await archive(LocalBucket(tmp_path / "archive"), EVAL_ID, Outcome.NO_DOCUMENTS)
     async with opened(settings_for(redis_url, tmp_path, retention=tmp_path / "retention.toml")) as client:
-        given = {"ARCHIVER_URL": client.url, "RECORDS_TOKEN": RECORDS}
-        told = [json.loads(await run("bash", "-euc", example("relationship_ended"), **given)) for _ in range(2)]
-    assert [each["recorded"] for each in told] == [True, False]
-    assert told[0]["date"] == "2026-01-31"
+        variables = {"ARCHIVER_URL": client.url, "RECORDS_TOKEN": RECORDS}
+        outputs = [json.loads(await run("bash", "-euc", example("relationship_ended"), **variables)) for _ in range(2)]
+    assert [each["recorded"] for each in outputs] == [True, False]
+    assert outputs[0]["date"] == "2026-01-31"
 
 
 def test_the_page_documents_exactly_the_event_types_of_the_code() -> None:

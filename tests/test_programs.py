@@ -14,7 +14,7 @@ SUITE = """
 import pytest
 
 @pytest.mark.needs("zip")
-def test_with_a_program_that_is_there(): pass
+def test_with_an_existing_program(): pass
 
 @pytest.mark.needs("jq")
 def test_with_a_missing_program(): pass
@@ -28,7 +28,7 @@ def test_skipped_for_another_reason(): pytest.skip("not today")
 
 
 def run_suite(folder: Path, suite: str, *options: str, ci: str | None = None) -> tuple[int, str]:
-    """Run tests in a pytest of their own that finds no program but zip, and return its exit code and its output."""
+    """Run tests in a separate pytest that finds no program but zip; return its exit code and its output."""
     (folder / "bin").mkdir()
     (folder / "bin" / "zip").touch(mode=0o755)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = --strict-markers\n")

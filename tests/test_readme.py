@@ -1,4 +1,4 @@
-"""What the README shows is so."""
+"""The README is short, and its rehearsal works as written."""
 
 import asyncio
 import os
@@ -23,7 +23,7 @@ def test_the_two_commands_of_make_are_on_the_first_screen() -> None:
     assert {"make demo", "make test"} <= {line.partition("  ")[0] for line in LINES[:10]}
 
 
-def test_the_rehearsal_is_the_output_of_the_simulator() -> None:
+def test_the_rehearsal_matches_the_output_of_the_simulator() -> None:
     rehearsal = next(block for block in BLOCKS if "simulate --ids" in block)
     settings = rehearsal_settings("http://127.0.0.1:8400", "simulated-key", None)
     assert rehearsal == f"docv-archive simulate --port 8400 &\n{rehearsal_commands(settings)}\n"
@@ -43,4 +43,4 @@ async def test_the_rehearsal_runs_as_written_and_ends_soon(tmp_path: Path) -> No
         )
         out, err = await asyncio.wait_for(shell.communicate(), 100)
     assert re.search(r"failed +1\b", out.decode()), err.decode()
-    assert shell.returncode == 1  # some evaluations of every kind failed
+    assert shell.returncode == 1  # the rehearsal has evaluations of every kind, and some of them fail

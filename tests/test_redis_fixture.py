@@ -1,4 +1,4 @@
-"""What the fixture `redis` gives to tests marked ``both_redises``."""
+"""The fixture `redis`, mainly for tests marked ``both_redises``."""
 
 import socket
 from pathlib import Path
@@ -17,12 +17,12 @@ async def test_only_a_test_on_redis_starts_a_server_and_connects_to_it(
 ) -> None:
     connect, connected = socket.socket.connect, []
 
-    def connect_and_note(self: socket.socket, address: str) -> None:
+    def connect_and_record(self: socket.socket, address: str) -> None:
         connected.append(address)
         connect(self, address)
 
     await redis.connection_pool.disconnect()
-    monkeypatch.setattr(socket.socket, "connect", connect_and_note)
+    monkeypatch.setattr(socket.socket, "connect", connect_and_record)
     assert await redis.eval("return redis.call('INCR', KEYS[1])", 1, "key") == 1
 
     is_real = request.node.callspec.params["redis"] == "redis"

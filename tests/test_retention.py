@@ -1,4 +1,4 @@
-"""From events and legal holds to certificates, with the commands only; every report then says what was disposed of."""
+"""Commands alone lead from events and legal holds to certificates, and every report then lists the disposals."""
 
 import asyncio
 import csv
@@ -66,7 +66,7 @@ def run(*arguments: str, code: int = 0) -> Result:
 
 
 def apply_plan() -> dict[str, Any]:
-    """Plan and apply; return what that did."""
+    """Plan and apply; return the result of the application."""
     run("retention", "plan", "--out", "plan.jsonl")
     facts: dict[str, Any] = json.loads(run("retention", "apply", "plan.jsonl", "--yes", "--json").stdout)
     return facts
@@ -77,11 +77,11 @@ def documents_by_state() -> dict[str, int]:
     return {state: counts["documents"] for state, counts in states.items() if counts["documents"]}
 
 
-def test_disposals_around_a_legal_hold_are_told_by_every_report(folder: Path, redis_url: str) -> None:
+def test_every_report_shows_the_disposals_before_and_after_a_legal_hold(folder: Path, redis_url: str) -> None:
     run("retention", "event", "--event", "last_contact", "--date", "2020-01-01", LATE)
     run("legal-hold", "create", "acme-v-bolt", "--reason", "case 17")
     run("legal-hold", "add", "acme-v-bolt", HELD)
-    # One evaluation has documents of three revisions. The matter holds back what a must rule covered, too.
+    # One evaluation has documents of three revisions. The matter also holds back documents of a must rule.
     assert documents_by_state() == {"due": 2, "hold": 6, "grace": 1, "clock": 1, "kept": 5}
 
     first = apply_plan()
@@ -114,11 +114,11 @@ def test_disposals_around_a_legal_hold_are_told_by_every_report(folder: Path, re
     ]
     shown = json.loads(run("show", CLOSED, "--json").stdout)
     assert {each["receipt"] for each in shown["disposals"]} == {each["key"] for each in first["certificates"]}
-    page = asyncio.run(see_page(settings_for(redis_url, folder), HELD))
+    page = asyncio.run(get_page(settings_for(redis_url, folder), HELD))
     assert page.partition("<h2>Disposed of</h2>")[2].partition("</table>")[0].count("relationship_ended") == 3
 
 
-async def see_page(settings: Settings, eval_id: str) -> str:
+async def get_page(settings: Settings, eval_id: str) -> str:
     """Return the page of an evaluation, as an operator sees it."""
     async with opened(settings) as client:
         answer = await client.send("GET", f"/page/evaluation?id={eval_id}", Authorization=basic(OPERATOR))

@@ -1,6 +1,6 @@
 """Every client of S3 sends the same requests to the same host, by the same proxy, and trusts the same servers.
 
-boto3 is the reference: each row names the variables of an environment, and what each client must do with them.
+boto3 is the reference. Each row has the variables of an environment, and the request that each client must send.
 """
 
 import asyncio
@@ -44,12 +44,12 @@ async def obstore_under_object_lock(settings: Settings) -> None:
 async def boto3_of_commands(settings: Settings) -> None:
     bucket = settings.archive_url.removeprefix("s3://")
     with contextlib.closing(connect_s3(settings.s3_endpoint).client) as client:
-        asking = asyncio.ensure_future(asyncio.to_thread(client.get_object, Bucket=bucket, Key="key"))
+        sending = asyncio.ensure_future(asyncio.to_thread(client.get_object, Bucket=bucket, Key="key"))
         try:
-            await asyncio.shield(asking)
+            await asyncio.shield(sending)
         finally:
             # A thread cannot be cancelled, and a connection that it opens after the client was closed stays open.
-            await asyncio.wait([asking])
+            await asyncio.wait([sending])
 
 
 async def pyreqwest_of_verify(settings: Settings) -> None:
@@ -61,8 +61,8 @@ async def pyreqwest_of_verify(settings: Settings) -> None:
 CLIENTS: list[Callable[[Settings], Awaitable[None]]] = [
     *(obstore_of_workers, obstore_under_object_lock, boto3_of_commands, pyreqwest_of_verify)
 ]
-# The client of Object Lock is made from that of the workers, which the hosts show.
-every_client = pytest.mark.parametrize("ask", [*CLIENTS[:1], *CLIENTS[2:]], ids=lambda client: client.__name__)
+# Without the client of Object Lock, which is made from that of the workers, as the tests of hosts show.
+every_client = pytest.mark.parametrize("send", [*CLIENTS[:1], *CLIENTS[2:]], ids=lambda client: client.__name__)
 
 
 @pytest.fixture(autouse=True)
@@ -171,22 +171,22 @@ async def test_every_client_sends_the_same_request_to_the_same_host(
             "AWS_CA_BUNDLE": str(proxy.authority),
         }.items():
             monkeypatch.setenv(variable, value)
-        for ask in CLIENTS:
+        for send in CLIENTS:
             with contextlib.suppress(FileNotFoundError, ClientError):
-                await ask(Settings(archive_url=f"s3://{row.bucket}"))
+                await send(Settings(archive_url=f"s3://{row.bucket}"))
     assert [described(each) for each in proxy.requests] == [(row.host, row.host, row.scope, row.path)] * len(CLIENTS)
 
 
-async def test_every_client_goes_to_the_host_of_s3_express(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_client_uses_the_host_of_s3_express(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = "a--usw2-az1--x-s3.s3express-usw2-az1.us-west-2.amazonaws.com"
     with tls_proxy(home, host) as proxy:
         for variable, value in {"HTTPS_PROXY": proxy.url, "AWS_CA_BUNDLE": str(proxy.authority)}.items():
             monkeypatch.setenv(variable, value)
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-west-2")
-        for ask in CLIENTS:
+        for send in CLIENTS:
             # obstore first requests a session, and does not get one.
             with contextlib.suppress(Exception):
-                await ask(Settings(archive_url="s3://a--usw2-az1--x-s3"))
+                await send(Settings(archive_url="s3://a--usw2-az1--x-s3"))
     assert [each.host for each in proxy.requests] == [host] * len(CLIENTS)
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
     with pytest.raises(SettingsError, match="S3 Express cannot be used with AWS_USE_FIPS_ENDPOINT"):
@@ -205,16 +205,16 @@ async def test_every_client_goes_to_the_host_of_s3_express(home: Path, monkeypat
     ],
 )
 async def test_every_client_uses_the_proxy_of_boto3(
-    ask: Callable[[Settings], Awaitable[None]],
+    send: Callable[[Settings], Awaitable[None]],
     variables: Mapping[str, str],
-    is_direct: bool,  # noqa: FBT001  # both are tried
+    is_direct: bool,  # noqa: FBT001  # a parameter of the test
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async with saying(http(404)) as server, saying(http(404)) as proxy:
         for name, value in {"HTTP_PROXY": proxy.url, **variables}.items():
             monkeypatch.setenv(name, value.format(proxy=proxy.url))
         with contextlib.suppress(FileNotFoundError, ClientError):
-            await ask(Settings(archive_url="s3://archive", s3_endpoint=server.url))
+            await send(Settings(archive_url="s3://archive", s3_endpoint=server.url))
     assert (len(server.heard), len(proxy.heard)) == (is_direct, not is_direct)
 
 
@@ -232,7 +232,7 @@ TRUST = {
 @every_client
 @pytest.mark.parametrize("name", TRUST)
 async def test_every_client_trusts_the_same_server(
-    ask: Callable[[Settings], Awaitable[None]], name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    send: Callable[[Settings], Awaitable[None]], name: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variables, is_trusted = TRUST[name]
     for folder in ("a", "b"):
@@ -244,41 +244,43 @@ async def test_every_client_trusts_the_same_server(
     for variable, which in variables.items():
         monkeypatch.setenv(variable, str({"ours": ours, "theirs": theirs, "config": config}[which]))
     with tls_server(context) as server:
-        asking = asyncio.ensure_future(
-            ask(Settings(archive_url="s3://archive", s3_endpoint=f"https://127.0.0.1:{server.port}"))
+        sending = asyncio.ensure_future(
+            send(Settings(archive_url="s3://archive", s3_endpoint=f"https://127.0.0.1:{server.port}"))
         )
-        while not server.ended and not asking.done():
+        while not server.ended and not sending.done():
             await asyncio.sleep(0.01)
         # The server ends each connection without an answer, so clients need not try again.
-        asking.cancel()
-        await asyncio.wait([asking])
+        sending.cancel()
+        await asyncio.wait([sending])
     assert bool(server.received) is is_trusted
 
 
 @pytest.mark.parametrize("variable", ["AWS_CA_BUNDLE", "SSL_CERT_FILE"])
-@pytest.mark.parametrize(("content", "said"), [(None, "No such file"), (b"no certificate", "it holds no certificates")])
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "No such file"), (b"no certificate", "it holds no certificates")]
+)
 def test_unreadable_authorities_are_reported_in_one_sentence(
-    variable: str, content: bytes | None, said: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    variable: str, content: bytes | None, message: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = home / "authorities.pem"
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
-    with pytest.raises(SettingsError, match=f"{variable}: {path}: {said}.*; use a PEM file"):
+    with pytest.raises(SettingsError, match=f"{variable}: {path}: {message}.*; use a PEM file"):
         connect_s3(None)
 
 
 @pytest.mark.parametrize(
-    ("variables", "said"),
+    ("variables", "message"),
     [
         ({"AWS_DEFAULT_REGION": "cn-north-1", "AWS_USE_FIPS_ENDPOINT": "true"}, "no endpoint of S3 matches"),
         ({"HTTPS_PROXY": "socks5://127.0.0.1:9"}, "HTTPS_PROXY or HTTP_PROXY: .*SOCKS is not supported"),
     ],
 )
 def test_an_invalid_endpoint_is_reported_in_one_sentence(
-    variables: Mapping[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+    variables: Mapping[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(SettingsError, match=said):
+    with pytest.raises(SettingsError, match=message):
         open_archive(Settings(archive_url="s3://archive"))

@@ -24,26 +24,28 @@ BLOCKS = re.findall(r"(?ms)^```(\w*)\n(.*?)^```$", PAGE)
 DOCUMENTED = eval_id_for(Scenario.DOCUMENTED, 1)
 
 
-def sentences() -> dict[str, str]:
+def docstrings() -> dict[str, str]:
     """Return the docstring of each scenario by its name, as Markdown."""
     (defined,) = ast.parse(inspect.getsource(scenarios.Scenario)).body
     assert isinstance(defined, ast.ClassDef)
     found = {}
-    for assigned, told in zip(defined.body, defined.body[1:], strict=False):
-        if isinstance(assigned, ast.Assign) and isinstance(told, ast.Expr) and isinstance(told.value, ast.Constant):
+    for assigned, text in zip(defined.body, defined.body[1:], strict=False):
+        if isinstance(assigned, ast.Assign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
             (target,) = assigned.targets
-            found[ast.unparse(target)] = str(told.value.value).replace("``", "`")
+            found[ast.unparse(target)] = str(text.value.value).replace("``", "`")
     return found
 
 
 def expected_table() -> str:
     """Return the table of test IDs as the code defines it."""
-    told = sentences()
-    rows = [f"| `{eval_id_for(each, 1)}` | {told[each.name]} | `{expected_outcome(each).value}` |" for each in Scenario]
+    texts = docstrings()
+    rows = [
+        f"| `{eval_id_for(each, 1)}` | {texts[each.name]} | `{expected_outcome(each).value}` |" for each in Scenario
+    ]
     return "\n".join(["| ID | RiskOS answers | outcome |", "|---|---|---|", *rows])
 
 
-def test_every_scenario_has_its_test_id_its_answer_and_its_outcome() -> None:
+def test_the_page_lists_every_scenario_with_its_test_id_answer_and_outcome() -> None:
     table = re.search(r"(?ms)^\| ID \|.*?(?=\n\n)", PAGE)
     assert table
     assert table[0] == expected_table()
@@ -61,9 +63,9 @@ def test_the_page_documents_every_endpoint_of_the_control_api_and_its_fields() -
 
 
 def free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        return int(taken.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @pytest.mark.timeout(300)

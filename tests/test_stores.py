@@ -1,4 +1,4 @@
-"""An S3 without conditional writes is refused, by workers and by commands that write, and `doctor` says why."""
+"""Workers and commands that write refuse an S3 without conditional writes, and `doctor` gives the reason."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from tests.commands import Shell
 from tests.stores import PROGRAMS, rclone
 from worker.config.settings import Settings, SettingsError
 
-pytestmark = pytest.mark.skipif(not (PROGRAMS / "rclone").exists(), reason="`make stores` brings rclone")
+pytestmark = pytest.mark.skipif(not (PROGRAMS / "rclone").exists(), reason="`make stores` installs rclone")
 
 KEYS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
 ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
@@ -41,7 +41,7 @@ async def test_commands_refuse_to_write_to_an_s3_that_overwrites_objects(endpoin
     with pytest.raises(SettingsError, match="no conditional writes"):
         async with open_archive_bucket(settings):
             pytest.fail("it was opened")
-    there = {"DOCV_ARCHIVE_URL": "s3://archive/kept", "DOCV_S3_ENDPOINT": endpoint, "DOCV_API_KEY": "a-key"}
-    finished = await Shell(tmp_path, KEYS | there).run("run", ID)
+    variables = {"DOCV_ARCHIVE_URL": "s3://archive/kept", "DOCV_S3_ENDPOINT": endpoint, "DOCV_API_KEY": "a-key"}
+    finished = await Shell(tmp_path, KEYS | variables).run("run", ID)
     assert finished.code == 2
     assert "no conditional writes" in finished.err

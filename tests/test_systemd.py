@@ -60,7 +60,7 @@ def test_systemd_accepts_each_unit(name: str, tmp_path: Path) -> None:
     timer = UNITS[name].with_suffix(".timer")
     timers = [shutil.copy(timer, tmp_path)] if timer.exists() else []
     checked = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", unit, tmp_path / "docv-archive.target", *timers],  # noqa: S607  # wherever it is
+        ["systemd-analyze", "verify", "--man=no", unit, tmp_path / "docv-archive.target", *timers],  # noqa: S607  # found in the PATH
         capture_output=True,
         text=True,
         check=False,
@@ -74,7 +74,7 @@ def test_a_nightly_check_is_started_by_its_timer_and_runs_once(name: str) -> Non
     program, *arguments = command.replace("%%", "%").split()
     assert program == PROGRAM
     parse(arguments)
-    # With Compose, a list comes on standard input; here it is a file.
+    # With Compose, a list is read from standard input; here it is a file.
     assert [each for each in arguments if "/" not in each] == [
         each for each in COMPOSE["services"][name]["command"] if each != "-"
     ]
@@ -95,7 +95,7 @@ def test_a_unit_is_restarted_unless_a_setting_is_invalid(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", WORKERS)
-def test_a_worker_may_finish_its_evaluations_when_it_is_stopped(name: str) -> None:
+def test_a_worker_has_time_to_drain_when_it_is_stopped(name: str) -> None:
     (seconds,) = lines(name, "TimeoutStopSec")
     assert float(seconds) >= Settings.model_fields["drain_seconds"].default + 5
 
@@ -135,5 +135,5 @@ def test_all_units_are_hardened_in_the_same_way() -> None:
 
 
 @every_unit
-def test_the_units_name_existing_settings(name: str) -> None:
+def test_a_unit_names_only_existing_settings(name: str) -> None:
     assert set(SETTING.findall(UNITS[name].read_text("utf-8"))) <= KNOWN

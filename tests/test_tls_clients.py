@@ -1,6 +1,6 @@
 """Every client of another system checks the name in a server's certificate before it sends anything.
 
-Each is tried with two certificates of an authority that it trusts: one for the server's address, one for another name.
+Each client is tested with two certificates of a trusted authority: one for the server's address, one for another name.
 """
 
 import asyncio
@@ -132,11 +132,11 @@ CLIENTS: list[Callable[[int], Awaitable[None]]] = [
     *(rabbitmq_of_a_worker, rabbitmq_by_the_name_of_this_machine, rabbitmq_of_a_publisher, rabbitmq_of_doctor),
     collector_of_spans,
 ]
-every_client = pytest.mark.parametrize("speak", CLIENTS, ids=lambda client: client.__name__)
+every_client = pytest.mark.parametrize("connect", CLIENTS, ids=lambda client: client.__name__)
 
 
 async def connect_to_server(
-    speak: Callable[[int], Awaitable[None]], folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str
+    connect: Callable[[int], Awaitable[None]], folder: Path, monkeypatch: pytest.MonkeyPatch, *names: str
 ) -> TlsServer:
     """Connect a client to a server with a certificate for these names; return the server."""
     context, authority = server_context(folder, *names)
@@ -152,7 +152,7 @@ async def connect_to_server(
             monkeypatch.setenv(variable, "testing")
         # The server ends each connection without an answer, which is an error for each client.
         with contextlib.suppress(Exception):
-            await speak(server.port)
+            await connect(server.port)
         async with asyncio.timeout(60):
             while not server.ended:
                 await asyncio.sleep(0.01)
@@ -161,15 +161,15 @@ async def connect_to_server(
 
 @every_client
 async def test_a_client_connects_when_the_certificate_has_the_name_of_the_server(
-    speak: Callable[[int], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[int], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await connect_to_server(speak, tmp_path, monkeypatch, "127.0.0.1", "localhost")
+    server = await connect_to_server(connect, tmp_path, monkeypatch, "127.0.0.1", "localhost")
     assert server.received
 
 
 @every_client
 async def test_a_client_sends_nothing_when_the_certificate_has_another_name(
-    speak: Callable[[int], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    connect: Callable[[int], Awaitable[None]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = await connect_to_server(speak, tmp_path, monkeypatch, OTHER_NAME)
+    server = await connect_to_server(connect, tmp_path, monkeypatch, OTHER_NAME)
     assert server.received == []

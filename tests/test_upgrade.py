@@ -1,4 +1,4 @@
-"""docs/upgrade.md has the right order, and its names for the parts of an installation are right."""
+"""docs/upgrade.md has the right order, and the right names for the parts of an installation."""
 
 import re
 from pathlib import Path

@@ -47,24 +47,24 @@ class TlsServer:
         has_tls = connection.recv(1, socket.MSG_PEEK) == _CLIENT_HELLO
         try:
             with self._context.wrap_socket(connection, server_side=True) if has_tls else connection as client:
-                said = client.recv(1 << 16)
-                if has_tls and said:
-                    self.received.append(said)
+                data = client.recv(1 << 16)
+                if has_tls and data:
+                    self.received.append(data)
                 if self._service is not None:
-                    self._pass_on(client, said)
+                    self._forward(client, data)
         except OSError:
             connection.close()  # the client does not trust the certificate, or has ended
         self.ended += has_tls
 
-    def _pass_on(self, client: socket.socket, said: bytes) -> None:
+    def _forward(self, client: socket.socket, data: bytes) -> None:
         assert self._service is not None
         with socket.create_connection(("127.0.0.1", self._service)) as service:
-            service.sendall(said)
-            threading.Thread(target=_carry, args=(service, client), daemon=True).start()
-            _carry(client, service)
+            service.sendall(data)
+            threading.Thread(target=_copy, args=(service, client), daemon=True).start()
+            _copy(client, service)
 
 
-def _carry(source: socket.socket, target: socket.socket) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
     source.settimeout(None)
     with contextlib.suppress(OSError):
         while data := source.recv(1 << 16):

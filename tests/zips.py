@@ -68,13 +68,13 @@ def deflated(content: bytes) -> bytes:
 
 def descriptor(content: bytes, packed: bytes, *, wide: bool = False, mark: bool = True) -> bytes:
     """Return the data descriptor of a member, in one of its four forms."""
-    figures = struct.pack("<L2Q" if wide else "<3L", zlib.crc32(content), len(packed), len(content))
-    return (b"PK\7\x08" if mark else b"") + figures
+    fields = struct.pack("<L2Q" if wide else "<3L", zlib.crc32(content), len(packed), len(content))
+    return (b"PK\7\x08" if mark else b"") + fields
 
 
-def zip64_extra(*figures: int) -> bytes:
+def zip64_extra(*numbers: int) -> bytes:
     """Return the extra field with the numbers that are saturated in the header."""
-    return struct.pack(f"<2H{len(figures)}Q", 1, 8 * len(figures), *figures)
+    return struct.pack(f"<2H{len(numbers)}Q", 1, 8 * len(numbers), *numbers)
 
 
 @dataclass(kw_only=True)

@@ -1,8 +1,8 @@
 """Measure how fast `audit`, `verify` and `retention plan` read an archive: `make bench-archive`.
 
 The archive is a folder in which a few documents have many names. So each evaluation takes only the disk space of its
-manifest, and the disk does not set the speed. The commands read it as a folder, and then as S3: from a stand-in, a
-process of its own, that has the same files. It has two sizes, to show whether memory grows.
+manifest, and the disk does not limit the speed. The commands read it as a folder, and then as S3, from a stand-in in
+another process that has the same files. It has two sizes, to show whether memory grows.
 """
 
 import contextlib
@@ -20,9 +20,9 @@ import click
 
 from tasks.model.evaluation import Evaluation
 from tasks.storage.manifest import Manifest
-from tests.bench.environment import counted, stand_in
+from tests.bench.environment import get_counts, stand_in
 from tests.bench.manifests import fill_archive
-from tests.bench.processes import Took, run
+from tests.bench.processes import CommandUsage, run
 
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000
@@ -37,7 +37,7 @@ _COMMANDS = (
     ("verify", "--sizes-only"),
     _PLAN,
 )
-_LEAST = {("audit", "ids.txt"): "2,000 IDs/s", ("verify",): "300 MB/s", _PLAN: "2,000 evaluations/s"}
+_BOUNDS = {("audit", "ids.txt"): "2,000 IDs/s", ("verify",): "300 MB/s", _PLAN: "2,000 evaluations/s"}
 # Every document is due, so that the plan has a line for each evaluation.
 _SCHEDULE = """
 [[rule]]
@@ -65,11 +65,11 @@ class Place:
 
     name: str
     settings: Mapping[str, str]
-    line: http.client.HTTPConnection | None = None
+    connection: http.client.HTTPConnection | None = None
 
     def requests(self) -> int:
         """Return how many requests the stand-in has received."""
-        return sum(counted(self.line).values()) if self.line else 0
+        return sum(get_counts(self.connection).values()) if self.connection else 0
 
 
 def main() -> None:
@@ -99,27 +99,27 @@ def _places(folder: Path, archive: Path) -> Iterator[tuple[Place, Place]]:
             "AWS_SECRET_ACCESS_KEY": "testing",
             "AWS_DEFAULT_REGION": "us-east-1",
         }
-        line = http.client.HTTPConnection("127.0.0.1", port)
-        yield Place("folder", ours | {"DOCV_ARCHIVE_URL": archive.as_uri()}), Place("S3", s3, line)
-        line.close()
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        yield Place("folder", ours | {"DOCV_ARCHIVE_URL": archive.as_uri()}), Place("S3", s3, connection)
+        connection.close()
 
 
 def _measure(place: Place, count: int, folder: Path) -> None:
     click.echo(f"\n{place.name}, {count:,} evaluations of {_DOCUMENTS} documents of {_DOCUMENT // 1000} kB")
     for command in _COMMANDS:
         before = place.requests()
-        _say(command, count, run(command, place.settings, folder), place.requests() - before)
+        _print_result(command, count, run(command, place.settings, folder), place.requests() - before)
 
 
-def _say(command: tuple[str, ...], count: int, took: Took, requests: int) -> None:
-    if took.code:
-        raise click.ClickException(f"{' '.join(command)} ended with exit code {took.code}: {took.out[:1000]}")
-    least = f" (at least {_LEAST[command]})" if command in _LEAST else ""
+def _print_result(command: tuple[str, ...], count: int, used: CommandUsage, requests: int) -> None:
+    if used.code:
+        raise click.ClickException(f"{' '.join(command)} ended with exit code {used.code}: {used.out[:1000]}")
+    bound = f" (at least {_BOUNDS[command]})" if command in _BOUNDS else ""
     size = count * _DOCUMENTS * _DOCUMENT
-    speed = f", {size / took.seconds / _MB:,.0f} MB/s" if command == ("verify",) else ""
+    speed = f", {size / used.seconds / _MB:,.0f} MB/s" if command == ("verify",) else ""
     click.echo(
-        f"{' '.join(command):24} {count / took.seconds:,.0f} evaluations/s{speed}{least}; "
-        f"{took.memory / _MIB:.0f} MiB, {took.seconds:.1f} s, {took.cpu:.1f} s of CPU"
+        f"{' '.join(command):24} {count / used.seconds:,.0f} evaluations/s{speed}{bound}; "
+        f"{used.memory / _MIB:.0f} MiB, {used.seconds:.1f} s, {used.cpu:.1f} s of CPU"
         + (f", {requests / count:.2f} requests an evaluation" if requests else "")
     )
 

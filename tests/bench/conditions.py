@@ -57,17 +57,17 @@ def latency(folder: Path, scale: float) -> None:
     """Compare the speed of one process if RiskOS takes 300 ms and S3 40 ms with its speed without latency."""
     count = round(1_500 * scale)
     with contextlib.ExitStack() as stack:
-        quick = _one(stack, folder / "quick")
-        slow = _one(stack, folder / "slow", ["--latency", "0.3"], ["--latency", "0.04"])
+        quick = _start_one(stack, folder / "quick")
+        slow = _start_one(stack, folder / "slow", ["--latency", "0.3"], ["--latency", "0.04"])
         speeds = [(_speed(*quick, count, seed), _speed(*slow, count, seed)) for seed in range(_ROUNDS)]
     without, with_ = (statistics.median(some) for some in zip(*speeds, strict=True))
     click.echo(f"latency: {with_:.0f}/s, without {without:.0f}/s: {with_ / without:.2f} (>= 0.9, aim 0.97)")
 
 
-def _one(
+def _start_one(
     stack: contextlib.ExitStack, folder: Path, of_riskos: Sequence[str] = (), of_s3: Sequence[str] = ()
 ) -> tuple[BenchEnvironment, Ours]:
-    """Start one worker in an environment of its own."""
+    """Start one worker in its own environment."""
     folder.mkdir()
     bench = stack.enter_context(bench_environment(folder, tls=False, of_riskos=of_riskos, of_s3=of_s3))
     return bench, stack.enter_context(ours(bench, settings=_MANY))[Queue.BACKFILL]
@@ -120,7 +120,7 @@ def mix(folder: Path, scale: float) -> None:
     """Print the peak memory of a worker with bundles of all sizes and one of 200 MB, and whether it stays level."""
     count = round(_MIX_MB * scale / statistics.mean(SIZES))
     others = sample.eval_ids(count, 1)
-    # The large one is in the second quarter, so that the last and the first can be compared.
+    # The large bundle is in the second quarter, so that the first and the last quarter can be compared.
     eval_ids = chain(islice(others, count * 3 // 8), [LARGE_ID], others)
     sizes = [f"--size={size}" for size in SIZES]
     peaks = [moment.peak / MB for moment in _long_run(folder, eval_ids, count, [*sizes, "--large"])]
@@ -144,7 +144,7 @@ def steady(folder: Path, scale: float) -> None:
 
 
 def _long_run(folder: Path, eval_ids: Iterator[str], count: int, of_riskos: Sequence[str]) -> Iterator[Moment]:
-    """Let one worker archive many evaluations, fed as it goes; yield a moment for each hundredth."""
+    """Let one worker archive many evaluations, fed in slices; yield a moment for each hundredth."""
     with bench_environment(folder, tls=False, of_riskos=of_riskos) as bench, ours(bench) as found:
         one = found[Queue.BACKFILL]
         fed = 0
@@ -153,7 +153,7 @@ def _long_run(folder: Path, eval_ids: Iterator[str], count: int, of_riskos: Sequ
             while fed < goal:
                 fed += _feed_some(one, eval_ids, bench, fed)
             bench.wait_until_archived(goal)
-            yield _now(one, bench)
+            yield _measure_moment(one, bench)
 
 
 def _feed_some(one: Ours, rest: Iterator[str], bench: BenchEnvironment, fed: int) -> int:
@@ -164,7 +164,7 @@ def _feed_some(one: Ours, rest: Iterator[str], bench: BenchEnvironment, fed: int
     return len(some)
 
 
-def _now(one: Ours, bench: BenchEnvironment) -> Moment:
+def _measure_moment(one: Ours, bench: BenchEnvironment) -> Moment:
     leader = one.processes[0].pid
     cpu, memory, peak = measure_usage(leader).cpu_seconds, memory_bytes(leader), peak_bytes(leader)
     reset_peak(leader)

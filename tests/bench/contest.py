@@ -1,4 +1,4 @@
-"""Measure what an evaluation costs docv-archive and others, side by side, for each size of bundles: `make bench`.
+"""Compare the cost of an evaluation in docv-archive and in other programs, by size of bundles: `make bench`.
 
 All contestants of a size run at the same time and take turns. So other work on the machine affects each of them, and
 the ratios of the medians hold even if the absolute figures do not.

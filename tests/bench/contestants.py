@@ -49,7 +49,6 @@ class Piped:
         self.processes = [process]
 
     def feed(self, eval_ids: Sequence[str]) -> None:
-        """See Contestant."""
         pipe = self.processes[0].stdin
         assert pipe  # a pipe
         pipe.write("".join(f"{eval_id}\n" for eval_id in eval_ids).encode())
@@ -65,7 +64,6 @@ class Prefork:
         self._app.conf.task_ignore_result = True
 
     def feed(self, eval_ids: Sequence[str]) -> None:
-        """See Contestant."""
         for eval_id in eval_ids:
             self._app.send_task(TASK, [eval_id])
 
@@ -85,7 +83,6 @@ class Ours:
         self._url, self._queue, self._batch = redis_url, queue, batch
 
     def feed(self, eval_ids: Sequence[str]) -> None:
-        """See Contestant."""
         asyncio.run(self._accept(eval_ids))
         app = make_publishing_app(Settings(redis_url=SecretStr(self._url)))
         with contextlib.closing(app), contextlib.closing(Publisher(app)) as publisher:
@@ -103,10 +100,10 @@ class Ours:
 
     async def _round_trips(self) -> int:
         async with open_redis(self._url) as redis:
-            return await _reads(redis)
+            return await _count_reads(redis)
 
 
-async def _reads(redis: "Redis") -> int:
+async def _count_reads(redis: "Redis") -> int:
     return int((await redis.info("stats"))["total_reads_processed"])
 
 

@@ -17,8 +17,8 @@ from tests.bench.certificate import write_certificate
 _ROOT = Path(__file__).parents[2]
 PEERS_PYTHON = _ROOT / ".venv-bench" / "bin" / "python"
 """Python of the environment that `make bench` makes for the peers."""
-_LOOK = 0.01
-_PATIENCE = 60.0
+_POLL_SECONDS = 0.01
+_STALLED_SECONDS = 60.0
 
 
 @dataclass
@@ -35,11 +35,11 @@ class BenchEnvironment:
     riskos: str
     s3: str
     authority: Path | None
-    _lines: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
+    _connections: dict[str, http.client.HTTPConnection] = field(default_factory=dict)
 
     def counts(self, url: str) -> dict[str, int]:
         """Return the counters of a stand-in."""
-        return counted(self._lines.get(url) or self._connect(url))
+        return get_counts(self._connections.get(url) or self._connect(url))
 
     def archived(self) -> int:
         """Return how many manifests S3 has received."""
@@ -55,9 +55,9 @@ class BenchEnvironment:
         while (archived := self.archived()) < count:
             if archived != last:
                 last, since = archived, time.monotonic()
-            if time.monotonic() - since > _PATIENCE:
+            if time.monotonic() - since > _STALLED_SECONDS:
                 raise TimeoutError(f"{archived} of {count} are archived, none in the last minute; see {self.folder}")
-            time.sleep(_LOOK)
+            time.sleep(_POLL_SECONDS)
 
     def environment(self) -> dict[str, str]:
         """Return the environment variables of each contestant."""
@@ -76,23 +76,23 @@ class BenchEnvironment:
 
     def close(self) -> None:
         """Close the connections to the stand-ins."""
-        for line in self._lines.values():
-            line.close()
+        for connection in self._connections.values():
+            connection.close()
 
     def _connect(self, url: str) -> http.client.HTTPConnection:
         address = url.partition("://")[2]
         if self.authority:
             context = ssl.create_default_context(cafile=self.authority)
-            self._lines[url] = http.client.HTTPSConnection(address, context=context)
+            self._connections[url] = http.client.HTTPSConnection(address, context=context)
         else:
-            self._lines[url] = http.client.HTTPConnection(address)
-        return self._lines[url]
+            self._connections[url] = http.client.HTTPConnection(address)
+        return self._connections[url]
 
 
-def counted(line: http.client.HTTPConnection) -> dict[str, int]:
+def get_counts(connection: http.client.HTTPConnection) -> dict[str, int]:
     """Return the counters of the stand-in at the other end."""
-    line.request("GET", "/counts")
-    counts: dict[str, int] = json.loads(line.getresponse().read())
+    connection.request("GET", "/counts")
+    counts: dict[str, int] = json.loads(connection.getresponse().read())
     return counts
 
 
@@ -139,7 +139,7 @@ def started(
     python: Path | str = sys.executable,
     stdout: int | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a module as a process, in a session of its own, until the block ends."""
+    """Run a module as a process, in its own session, until the block ends."""
     with (folder / f"{arguments[0]}.log").open("ab") as log:
         process: subprocess.Popen[bytes] = subprocess.Popen(
             [str(python), "-m", *arguments],

@@ -1,7 +1,7 @@
 """Measure how fast backfills, webhooks and live events are accepted: `make bench-intake`.
 
 Each part prints what it measured, and the bound. Other work on the machine affects it, so measure again before you
-believe a figure that is too low.
+trust a result that is too low.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start_simulator
 from tests.bench.manifests import fill_archive
-from tests.bench.processes import Took, run, running
+from tests.bench.processes import CommandUsage, run, running
 from tests.bench.rude_clients import GREEDY, SILENT, SLOW, rude_clients
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -43,22 +43,25 @@ def queueing(folder: Path, scale: float) -> None:
     count = round(1_000_000 * scale)
     _write_csv(folder / "ids.csv", _random_ids(count))
     with _redis(folder) as settings:
-        left = run(["backfill", "ids.csv", "--run", "bench", "--detach", "--json"], settings, folder)
-        _check(left)
-        _say(
-            "accepted as the list of a run", f"{count / left.seconds:,.0f} IDs/s", "20,000 IDs/s or more", _memory(left)
+        accepted = run(["backfill", "ids.csv", "--run", "bench", "--detach", "--json"], settings, folder)
+        _check(accepted)
+        _print_result(
+            "accepted as the list of a run",
+            f"{count / accepted.seconds:,.0f} IDs/s",
+            "20,000 IDs/s or more",
+            _memory(accepted),
         )
         with contextlib.ExitStack() as workers:
             for _ in range(2):
                 workers.enter_context(running("tests.bench.noop_worker", settings=settings, folder=folder))
-            took = run(["backfill", "ids.csv", "--run", "bench", "--json"], settings, folder)
-        _check(took)
+            used = run(["backfill", "ids.csv", "--run", "bench", "--json"], settings, folder)
+        _check(used)
         peak = asyncio.run(_redis_peak(settings)) / _MIB
-    _say(
+    _print_result(
         "through the queue, two workers that archive nothing",
-        f"{count / took.seconds:,.0f} IDs/s",
+        f"{count / used.seconds:,.0f} IDs/s",
         "20,000 IDs/s or more",
-        f"{_memory(took)}, Redis {peak:.0f} MiB (150)",
+        f"{_memory(used)}, Redis {peak:.0f} MiB (150)",
     )
 
 
@@ -69,12 +72,12 @@ def archived(folder: Path, scale: float) -> None:
     _write_csv(folder / "ids.csv", eval_ids)
     with _redis(folder) as settings, running("scripts.cli", "worker", settings=settings, folder=folder):
         time.sleep(3)
-        took = run(["backfill", "ids.csv", "--json"], settings, folder)
-    _check(took)
-    unchanged = json.loads(took.out)["outcomes"]["unchanged"]
-    _say(
+        used = run(["backfill", "ids.csv", "--json"], settings, folder)
+    _check(used)
+    unchanged = json.loads(used.out)["outcomes"]["unchanged"]
+    _print_result(
         "archived already, one worker",
-        f"{len(eval_ids) / took.seconds:,.0f} IDs/s",
+        f"{len(eval_ids) / used.seconds:,.0f} IDs/s",
         "1,500 IDs/s or more",
         f"{unchanged:,} of {len(eval_ids):,} unchanged, without RiskOS",
     )
@@ -83,18 +86,18 @@ def archived(folder: Path, scale: float) -> None:
 def lines(folder: Path, scale: float) -> None:
     """Read ten million lines, of which one in a hundred is bad."""
     count, bad = round(10_000_000 * scale), round(100_000 * scale)
-    _write_csv(folder / "ids.csv", (line for line in _with_bad_ones(count)))
+    _write_csv(folder / "ids.csv", (line for line in _with_bad_lines(count)))
     with _redis(folder) as settings:
-        took = run(["backfill", "ids.csv", "--run", "lines", "--detach", "--json"], settings, folder)
+        used = run(["backfill", "ids.csv", "--run", "lines", "--detach", "--json"], settings, folder)
         peak = asyncio.run(_redis_peak(settings)) / _MIB
     with (folder / "ids.rejects.csv").open() as file:
         rejected = sum(1 for _ in file) - 1
-    total = json.loads(took.out)["total"]
-    _say(
+    total = json.loads(used.out)["total"]
+    _print_result(
         f"{count:,} lines",
-        f"{count / took.seconds:,.0f} lines/s",
+        f"{count / used.seconds:,.0f} lines/s",
         "",
-        f"{_memory(took)}, Redis {peak:.0f} MiB, {rejected:,} of {bad:,} bad lines kept, {total:,} accepted",
+        f"{_memory(used)}, Redis {peak:.0f} MiB, {rejected:,} of {bad:,} bad lines kept, {total:,} accepted",
     )
 
 
@@ -102,7 +105,7 @@ def webhook(folder: Path, scale: float) -> None:
     """Send 200 events per second."""
     with _redis(folder) as settings, _serving(settings, folder) as url:
         latencies = asyncio.run(_post_events(f"{url}/webhooks/riskos", rate=200, seconds=30 * scale))
-    _say(
+    _print_result(
         "webhook at 200/s",
         f"p50 {statistics.median(latencies) * 1e3:.1f} ms, p99 {_percentile(latencies, 99) * 1e3:.1f} ms",
         "p99 50 ms or less",
@@ -113,12 +116,12 @@ def webhook(folder: Path, scale: float) -> None:
 def rude(folder: Path, scale: float) -> None:
     """Send 50 events per second next to clients that are slow, silent or greedy."""
     with _redis(folder) as settings, _serving(settings, folder) as url:
-        latencies, asked = asyncio.run(_post_events_beside_rude_clients(url, seconds=60 * scale))
-    _say(
+        latencies, answered = asyncio.run(_post_events_next_to_rude_clients(url, seconds=60 * scale))
+    _print_result(
         f"webhook at 50/s next to {SLOW} slow, {SILENT} silent and {GREEDY} greedy clients",
         f"p50 {statistics.median(latencies) * 1e3:.1f} ms, p99 {_percentile(latencies, 99) * 1e3:.1f} ms",
         "p99 250 ms or less",
-        f"{len(latencies):,} events, each answered 200; {asked:,} requests of the greedy",
+        f"{len(latencies):,} events, each answered 200; {answered:,} requests of the greedy",
     )
 
 
@@ -137,7 +140,7 @@ async def _live(folder: Path, scale: float) -> None:
             with running("scripts.cli", "worker", settings=settings, folder=folder), _serving(settings, folder) as url:
                 await asyncio.sleep(5)
                 waits = [await _one_event(url, folder, number) for number in range(max(5, round(40 * scale)))]
-    _say(
+    _print_result(
         "live during a backfill at 10/s, RiskOS takes 0.3 s",
         f"p50 {statistics.median(waits):.2f} s, p95 {_percentile(waits, 95):.2f} s",
         "p95 1.3 s or less",
@@ -176,7 +179,7 @@ async def _post_events(url: str, rate: float, seconds: float) -> list[float]:
         return await asyncio.gather(*tasks)
 
 
-async def _post_events_beside_rude_clients(url: str, seconds: float) -> tuple[list[float], int]:
+async def _post_events_next_to_rude_clients(url: str, seconds: float) -> tuple[list[float], int]:
     """Return the seconds that each answer to an event took, and how many answers greedy clients got meanwhile."""
     async with rude_clients(url, _INTAKE) as answers:
         await asyncio.sleep(2)
@@ -211,10 +214,10 @@ def _redis(folder: Path) -> Iterator[Settings]:
 def _serving(settings: Settings, folder: Path) -> Iterator[str]:
     with running("scripts.cli", "serve", "--port", "0", settings=settings, folder=folder) as process:
         log = folder / "scripts.cli.log"
-        while "http://" not in (said := log.read_text()):
-            assert process.poll() is None, said  # or this loop would not end
+        while "http://" not in (output := log.read_text()):
+            assert process.poll() is None, output  # or this loop would not end
             time.sleep(0.05)
-        yield "http://" + said.partition("http://")[2].split()[0].strip("/.,")
+        yield "http://" + output.partition("http://")[2].split()[0].strip("/.,")
 
 
 async def _redis_peak(settings: Settings) -> int:
@@ -231,7 +234,7 @@ def _random_ids(count: int) -> Iterator[str]:
     return (str(UUID(int=chance.getrandbits(128), version=4)) for _ in range(count))
 
 
-def _with_bad_ones(count: int) -> Iterator[str]:
+def _with_bad_lines(count: int) -> Iterator[str]:
     return ("no-id" if number % 100 == 0 else eval_id for number, eval_id in enumerate(_random_ids(count)))
 
 
@@ -245,18 +248,18 @@ def _percentile(figures: list[float], percent: int) -> float:
     return statistics.quantiles(figures, n=100)[percent - 1]
 
 
-def _memory(took: Took) -> str:
-    return f"command {took.memory / _MIB:.0f} MiB (120)"
+def _memory(used: CommandUsage) -> str:
+    return f"command {used.memory / _MIB:.0f} MiB (120)"
 
 
-def _check(took: Took) -> None:
-    if took.code:
-        sys.exit(f"the command ended with {took.code}: {took.out}")
+def _check(used: CommandUsage) -> None:
+    if used.code:
+        sys.exit(f"the command ended with {used.code}: {used.out}")
 
 
-def _say(what: str, measured: str, wanted: str, beside: str) -> None:
+def _print_result(what: str, measured: str, wanted: str, details: str) -> None:
     bound = f" (wanted {wanted})" if wanted else ""
-    click.echo(f"{what}: {measured}{bound}; {beside}")
+    click.echo(f"{what}: {measured}{bound}; {details}")
 
 
 PARTS: dict[str, Part] = {part.__name__: part for part in (queueing, archived, lines, webhook, rude, live)}

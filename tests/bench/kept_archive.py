@@ -19,7 +19,7 @@ _WRITTEN = formatdate(1_790_000_000, usegmt=True)
 _LISTED = "2026-09-21T13:33:20.000Z"
 _TYPES = {"json": "application/json", "jpg": "image/jpeg"}
 _XML = "application/xml"
-_LATELY = 64
+_CACHED_FILES = 64
 _NO_LOCK = response(404, b"<Error><Code>ObjectLockConfigurationNotFoundError</Code></Error>", _XML)
 
 
@@ -36,7 +36,7 @@ class KeptArchive:
         self._keys = sorted(path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file())
         self._sizes = {key: (root / key).stat().st_size for key in self._keys}
         # A few documents have many names: each is read once.
-        self._read = functools.lru_cache(_LATELY)(lambda _name, key: (root / key).read_bytes())
+        self._read = functools.lru_cache(_CACHED_FILES)(lambda _name, key: (root / key).read_bytes())
 
     def __call__(self, method: str, path: str, query: str) -> bytes:
         """Return the answer to a request; the first part of the path is the bucket."""
@@ -55,9 +55,9 @@ class KeptArchive:
         self.counts["heads" if method == "HEAD" else "reads"] += 1
         return self._object(key, with_body=method != "HEAD")
 
-    def _listing(self, asked: dict[str, list[str]]) -> bytes:
-        prefix, after = asked.get("prefix", [""])[0], asked.get("continuation-token", [""])[0]
-        if "delimiter" in asked:
+    def _listing(self, query: dict[str, list[str]]) -> bytes:
+        prefix, after = query.get("prefix", [""])[0], query.get("continuation-token", [""])[0]
+        if "delimiter" in query:
             return self._folders(prefix, after)
         start = max(bisect.bisect_left(self._keys, prefix), bisect.bisect_right(self._keys, after) if after else 0)
         some = [key for key in self._keys[start : start + _PAGE + 1] if key.startswith(prefix)]
@@ -88,12 +88,12 @@ class KeptArchive:
     def _object(self, key: str, *, with_body: bool) -> bytes:
         name = key.rpartition("/")[2]
         data = (self._root / key).read_bytes() if name == "manifest.json" else self._read(name, key)
-        more = [f'ETag: "{name[:32]}"', f"Last-Modified: {_WRITTEN}", *_labels(key, data)]
+        more = [f'ETag: "{name[:32]}"', f"Last-Modified: {_WRITTEN}", *_object_headers(key, data)]
         answer = response(200, data, _TYPES[name.rpartition(".")[2]], *more)
         return answer if with_body else answer[: len(answer) - len(data)]
 
 
-def _labels(key: str, data: bytes) -> list[str]:
+def _object_headers(key: str, data: bytes) -> list[str]:
     _, eval_id, *kind, name = key.split("/")
     if not kind:
         return [f"x-amz-meta-eval-id: {eval_id}", f"x-amz-checksum-sha256: {_checksum(hashlib.sha256(data).digest())}"]
@@ -115,5 +115,5 @@ def _checksum(digest: bytes) -> str:
 def _tags(key: str) -> bytes:
     environment, _, kind, _ = key.split("/")
     tags = {"environment": environment, "document-kind": kind, "source": "user_uploaded"}
-    told = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in tags.items())
-    return response(200, f"<Tagging><TagSet>{told}</TagSet></Tagging>".encode(), _XML)
+    tag_set = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in tags.items())
+    return response(200, f"<Tagging><TagSet>{tag_set}</TagSet></Tagging>".encode(), _XML)

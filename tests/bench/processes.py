@@ -13,8 +13,8 @@ _KIB = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Took:
-    """What a command used.
+class CommandUsage:
+    """The resources that a command used.
 
     Attributes:
         code: its exit code.
@@ -31,7 +31,7 @@ class Took:
     memory: int
 
 
-def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> Took:
+def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> CommandUsage:
     """Run a command to its end."""
     began = time.monotonic()
     process = _start(["scripts.cli", *arguments], settings, folder, subprocess.PIPE)
@@ -39,7 +39,7 @@ def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> 
     out = process.stdout.read().decode()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    return Took(
+    return CommandUsage(
         code=process.returncode,
         out=out,
         seconds=time.monotonic() - began,

@@ -1,4 +1,4 @@
-"""Clients that a server has to bear: slow ones, silent ones, and ones that send requests without pause."""
+"""Clients that a server has to withstand: slow ones, silent ones, and ones that send requests without pause."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 SLOW, SILENT, GREEDY = 150, 150, 4
 _AT_ONCE = 50
-_Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+_Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
 async def rude_clients(url: str, token: str) -> AsyncIterator[Counter[str]]:
-    """Let all of them connect to a server; each connects again after the server closes its connection.
+    """Let all of them connect to a server, and reconnect after the server closes the connection.
 
     Args:
         url: of the server.
@@ -26,7 +26,7 @@ async def rude_clients(url: str, token: str) -> AsyncIterator[Counter[str]]:
     answers: Counter[str] = Counter()
     request = f"GET /openapi.json HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
 
-    async def ask_for_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def send_without_pause(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
             writer.write(request * _AT_ONCE)
             for _ in range(_AT_ONCE):
@@ -34,22 +34,22 @@ async def rude_clients(url: str, token: str) -> AsyncIterator[Counter[str]]:
                 await reader.readexactly(int(head.lower().partition(b"content-length:")[2].split(maxsplit=1)[0]))
                 answers["greedy"] += 1
 
-    async def come_again(talk: _Talk) -> None:
+    async def reconnect(behave: _Behaviour) -> None:
         while True:
             with contextlib.suppress(OSError, EOFError):
                 reader, writer = await asyncio.open_connection(host, int(port))
                 with contextlib.closing(writer):
-                    await talk(reader, writer)
+                    await behave(reader, writer)
             await asyncio.sleep(0.1)
 
     async with asyncio.TaskGroup() as group:
-        crowd = [
-            group.create_task(come_again(talk))
-            for talk, count in ((_send_bytewise, SLOW), (_say_nothing, SILENT), (ask_for_all, GREEDY))
+        tasks = [
+            group.create_task(reconnect(behave))
+            for behave, count in ((_send_bytewise, SLOW), (_stay_silent, SILENT), (send_without_pause, GREEDY))
             for _ in range(count)
         ]
         yield answers
-        for each in crowd:
+        for each in tasks:
             each.cancel()
 
 
@@ -60,5 +60,5 @@ async def _send_bytewise(_: asyncio.StreamReader, writer: asyncio.StreamWriter) 
         await asyncio.sleep(0.5)
 
 
-async def _say_nothing(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+async def _stay_silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
     await reader.read()

@@ -42,21 +42,21 @@ def main() -> None:
     preset_labels(outcomes=tuple(Outcome), queues=tuple(Queue), causes=CAUSES, reasons=tuple(NoDocumentsReason))
     began = time.monotonic()
     for number in range(_OUTCOMES):
-        _one_outcome(number)
+        _count_one_outcome(number)
     each = (time.monotonic() - began) / _OUTCOMES
     with tempfile.TemporaryDirectory() as folder, embedded_redis(Path(folder)) as redis:
         took, series, reads = asyncio.run(_scrapes(redis.url))
     print(f"counting an outcome with its steps: {each * 1e6:.1f} µs")  # noqa: T201  # the result of the program
-    print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_shown(took)}")  # noqa: T201
-    print(f"in one of them each 5 s, reading Redis: {_shown(reads)}")  # noqa: T201
+    print(f"a scrape after {_OUTCOMES:,} outcomes, {series} series: {_format_times(took)}")  # noqa: T201
+    print(f"in one of them each 5 s, reading Redis: {_format_times(reads)}")  # noqa: T201
 
 
-def _shown(took: list[float]) -> str:
+def _format_times(took: list[float]) -> str:
     ranked = sorted(took)
     return f"p50 {statistics.median(ranked) * 1e3:.1f} ms, p99 {ranked[int(len(ranked) * 0.99)] * 1e3:.1f} ms"
 
 
-def _one_outcome(number: int) -> None:
+def _count_one_outcome(number: int) -> None:
     for step in Step:
         observe_step(step, random.random())  # noqa: S311  # not a secret
     count_request(200, 700_000)

@@ -59,12 +59,12 @@ class RiskOS:
         return self._with_headers(bundle, now)
 
     def _with_headers(self, answer: bytes, now: float) -> bytes:
-        """Return an answer with the headers of RiskOS that say how much of the rate is left."""
+        """Return an answer with RiskOS's headers for the rate and its remaining requests."""
         if not self._rate:
             return answer
         left = self._rate - self._allowed.count(now)
-        said = f"\r\nX-Ratelimit-Limit-Window: {self._rate}\r\nX-Ratelimit-Remaining-Window: {left}\r\n"
-        return answer.replace(b"\r\n", said.encode(), 1)
+        headers = f"\r\nX-Ratelimit-Limit-Window: {self._rate}\r\nX-Ratelimit-Remaining-Window: {left}\r\n"
+        return answer.replace(b"\r\n", headers.encode(), 1)
 
     def _allow(self, now: float) -> bool:
         self._arrived.add(now)

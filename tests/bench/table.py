@@ -12,7 +12,7 @@ _HEAD = ("CPU ms", "/ floor", "/ prefork", "1/s", "MB peak", "faults/B", "disk/B
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one contestant used in one round, or the medians of its rounds.
+    """The resources that one contestant used in one round, or the medians of its rounds.
 
     Attributes:
         cpu: milliseconds of processor time per evaluation.

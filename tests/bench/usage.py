@@ -37,7 +37,7 @@ class Usage:
 
 
 def measure_usage(leader: int) -> Usage:
-    """Return what the processes of a session have used, including processor time and faults of those that ended."""
+    """Return the usage of the processes of a session, including processor time and faults of those that ended."""
     used = Usage()
     for path, fields in _session(leader):
         used += Usage(
@@ -54,7 +54,7 @@ def peak_bytes(leader: int) -> int:
 
 
 def reset_peak(leader: int) -> None:
-    """Let the peak memory of each process of a session begin at what it uses now (``clear_refs`` in ``man 5 proc``)."""
+    """Reset the peak memory of each process of a session to its current memory (``clear_refs`` in ``man 5 proc``)."""
     for path, _ in _session(leader):
         (path / "clear_refs").write_text("5")
 

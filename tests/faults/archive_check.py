@@ -45,7 +45,7 @@ class ArchiveCheck:
         settings: name the archive.
         bucket: the archive.
         models: the model of each evaluation.
-        find_documents: returns kind and hash of each object of an evaluation, whatever its manifest says.
+        find_documents: returns kind and hash of each object of an evaluation, even if its manifest does not list it.
         lingering: evaluations of which a killed application may have left objects that are disposed of.
         orphaned: evaluations of which an interrupted attempt may have left objects without a manifest.
     """
@@ -74,7 +74,7 @@ class ArchiveCheck:
         assert (manifest.erased is not None) == model.is_erased
         assert set(manifest.matters) == model.matters
         held = {(each.kind, each.sha256) for each in manifest.documents}
-        assert held == model.held.keys(), f"held are {held}, and {model.held} ought to be; {model.decisions()}"
+        assert held == model.held.keys(), f"held: {held}, expected: {model.held}; {model.decisions()}"
         assert Counter(_disposal_of(each) for each in manifest.disposed if each.receipt) == Counter(model.disposals)
         assert {(each.kind, each.sha256) for each in manifest.disposed if not each.receipt} == model.refused
         leftovers = objects - model.held.keys()
@@ -85,13 +85,13 @@ class ArchiveCheck:
     async def compare_all(self) -> None:
         """Compare every evaluation, verify the archive, and check all certificates."""
         for model in self._models.values():
-            with model.blamed():
+            with model.with_history():
                 await self.compare(model)
         differences = await self._verify()
         for each in differences:
             if each.problem in {Problem.ORPHAN, Problem.MANIFEST_MISSING} and each.eval_id in self._orphaned:
                 continue
-            with self._models[each.eval_id].blamed():
+            with self._models[each.eval_id].with_history():
                 assert each.problem is Problem.DISPOSED_STILL_THERE, each
                 assert each.eval_id in self._lingering, each
         await self._check_certificates()
@@ -104,7 +104,7 @@ class ArchiveCheck:
             return [each async for some in found for each in some]
 
     async def _check_certificates(self) -> None:
-        """Check that certificates list what is disposed of, each document once, with counts that are true."""
+        """Check that certificates list each disposed document once, with correct counts."""
         listed, interrupted = await self._find_disposals()
         for key, certificate in (await self._read_certificates()).items():
             documents = Counter((each["kind"], each["sha256"], each["size"]) for each in certificate["documents"])
@@ -116,7 +116,7 @@ class ArchiveCheck:
                     own.append((eval_id, each))
             assert documents == Counter(_document(each) for _, each in own), f"{key} lists something else"
             evaluations = {eval_id for eval_id, _ in own}
-            with self._models[min(evaluations)].blamed():
+            with self._models[min(evaluations)].with_history():
                 assert certificate["evaluations"] == len(evaluations), key
                 assert certificate["bytes"] == sum(each.size for _, each in own), key
                 assert {each.rule for _, each in own} == {certificate["rule"]}, key
@@ -127,7 +127,7 @@ class ArchiveCheck:
     async def _find_disposals(self) -> tuple[_Disposals, _Disposals]:
         """Return the disposals that certificates have to list, and those that they may list, by key.
 
-        The latter are of evaluations that a killed application has begun with.
+        The latter belong to evaluations that a killed application has started with.
         """
         listed, interrupted = _Disposals(list), _Disposals(list)
         for model in self._models.values():

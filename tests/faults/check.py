@@ -20,7 +20,7 @@ from tests.conftest import S3
 from tests.faults.cluster import IMAGE_BYTES
 
 _ENVIRONMENT = "sandbox"
-_BEFORE = "sandbox/"
+_PREFIX = "sandbox/"
 _CHECKER = Draft202012Validator(schema())
 
 
@@ -79,22 +79,22 @@ class Result:
         evaluations: how many should have ended.
         lost: evaluations without the manifest they must have.
         half: evaluations with documents but no manifest, or whose manifest names a missing document.
-        wrong: evaluations whose manifest or documents differ from what RiskOS served.
-        strange: keys that no manifest mentions, except lists of runs and files that a killed process left half written.
-        leftovers: files that a killed process left half written.
+        wrong: evaluations whose manifest or documents differ from the bundle of RiskOS.
+        unexpected: keys that no manifest mentions, except lists of runs and half-written files of killed processes.
+        leftovers: half-written files of killed processes.
     """
 
     evaluations: int
     lost: tuple[str, ...]
     half: tuple[str, ...]
     wrong: tuple[str, ...]
-    strange: tuple[str, ...]
+    unexpected: tuple[str, ...]
     leftovers: int
 
     @property
     def is_sound(self) -> bool:
         """Whether nothing is missing or wrong."""
-        return not (self.lost or self.half or self.wrong or self.strange)
+        return not (self.lost or self.half or self.wrong or self.unexpected)
 
     def sentence(self) -> str:
         """Return the counts in one line."""
@@ -110,33 +110,33 @@ def examine(archive: Archive, eval_ids: Sequence[str]) -> Result:
         archive: contains nothing else.
         eval_ids: every evaluation that was enqueued.
     """
-    there = archive.keys()
-    there -= {key for key in there if key.startswith("runs/")}
-    leftovers = {key for key in there if key.endswith(".part")}
-    there -= leftovers
-    with_something = {key.removeprefix(_BEFORE).partition("/")[0] for key in there if key.startswith(_BEFORE)}
+    keys = archive.keys()
+    keys -= {key for key in keys if key.startswith("runs/")}
+    leftovers = {key for key in keys if key.endswith(".part")}
+    keys -= leftovers
+    with_objects = {key.removeprefix(_PREFIX).partition("/")[0] for key in keys if key.startswith(_PREFIX)}
     lost, half, wrong, named = [], [], [], set[str]()
     for eval_id in eval_ids:
         expected = expected_outcome(scenario_of(eval_id))
-        key = f"{_BEFORE}{eval_id}/manifest.json"
-        if key not in there:
+        key = f"{_PREFIX}{eval_id}/manifest.json"
+        if key not in keys:
             lost += [eval_id] if expected is not Outcome.FAILED else []
-            half += [eval_id] if eval_id in with_something else []
+            half += [eval_id] if eval_id in with_objects else []
             continue
         named.add(key)
         manifest = json.loads(archive.read(key))
-        mentioned = set(_mentioned(manifest))
-        named |= mentioned
-        if not mentioned <= there:
+        required = set(_required_keys(manifest))
+        named |= required
+        if not required <= keys:
             half.append(eval_id)
-        elif not _is_right(archive, eval_id, manifest, expected):
+        elif not _is_correct(archive, eval_id, manifest, expected):
             wrong.append(eval_id)
-    strange = there - named
-    return Result(len(eval_ids), tuple(lost), tuple(half), tuple(wrong), tuple(sorted(strange)), len(leftovers))
+    unexpected = keys - named
+    return Result(len(eval_ids), tuple(lost), tuple(half), tuple(wrong), tuple(sorted(unexpected)), len(leftovers))
 
 
-def counted_right(eval_ids: Sequence[str], counters: RunCounters) -> bool:
-    """Return whether a run's counters add up and fit its evaluations.
+def counters_match(eval_ids: Sequence[str], counters: RunCounters) -> bool:
+    """Return whether a run's counters add up and match its evaluations.
 
     An evaluation whose worker died after the commit ends as unchanged with the next worker.
     """
@@ -153,15 +153,15 @@ def counted_right(eval_ids: Sequence[str], counters: RunCounters) -> bool:
     )
 
 
-def _mentioned(manifest: dict[str, Any]) -> Iterator[str]:
+def _required_keys(manifest: dict[str, Any]) -> Iterator[str]:
     """Yield the keys of all objects that a manifest requires."""
     eval_id = manifest["eval_id"]
     yield from (document["key"] for document in manifest["documents"])
-    yield from (f"{_BEFORE}{eval_id}/revisions/{number}.json" for number in range(1, manifest["revision"]))
-    yield from (f"quarantine/{_BEFORE}{eval_id}/{bundle['sha256']}.zip" for bundle in manifest["quarantined"])
+    yield from (f"{_PREFIX}{eval_id}/revisions/{number}.json" for number in range(1, manifest["revision"]))
+    yield from (f"quarantine/{_PREFIX}{eval_id}/{bundle['sha256']}.zip" for bundle in manifest["quarantined"])
 
 
-def _is_right(archive: Archive, eval_id: str, manifest: dict[str, Any], expected: Outcome) -> bool:
+def _is_correct(archive: Archive, eval_id: str, manifest: dict[str, Any], expected: Outcome) -> bool:
     try:
         _CHECKER.validate(manifest)
     except ValidationError:

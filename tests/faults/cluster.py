@@ -23,7 +23,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
-from tests.clocks import MovableClock, forget
+from tests.clocks import MovableClock, remove_shared_memory
 from tests.commands import KEY
 from tests.faults.forwarder import FailingOver
 from tests.faults.redis_server import RedisServer, WatchedRedis
@@ -40,7 +40,7 @@ _SETTINGS = {
     "DOCV_BACKFILL_SHARE": "1",
     "DOCV_DAILY_QUOTA": "10000000",
     "DOCV_CONCURRENCY": "8",
-    # One evaluation may be in flight when many workers die, without having caused it.
+    # One evaluation may be in flight each time a worker is killed, and is not the cause.
     "DOCV_ATTEMPTS": "100",
     "DOCV_RETRY_SECONDS": "0.2",
     "DOCV_LEASE_SECONDS": "3",
@@ -79,8 +79,8 @@ class Worker:
     def clock(self) -> float:
         """Return how many seconds its clock was ahead of this process at the last line of its log."""
         line = next(line for line in reversed(self.log.read_text().splitlines()) if line.startswith("{"))
-        told = datetime.fromisoformat(json.loads(line)["timestamp"])
-        return told.timestamp() - self.log.stat().st_mtime
+        logged_at = datetime.fromisoformat(json.loads(line)["timestamp"])
+        return logged_at.timestamp() - self.log.stat().st_mtime
 
 
 class Cluster:
@@ -119,9 +119,12 @@ class Cluster:
         self._names = itertools.count(1)
 
     async def start_worker(self, *command: str, new_interpreter: bool = False) -> Worker:
-        """Start a worker without waiting until it is ready: ours by default, or another module with its arguments.
+        """Start a worker without waiting until it is ready.
 
-        Other programs never start as forks, which have our modules loaded; ``new_interpreter`` keeps ours from it, too.
+        Args:
+            command: a module and its arguments; docv-archive's worker by default.
+            new_interpreter: whether docv-archive starts in a new interpreter. Other programs always do, since a fork
+                has docv-archive's modules loaded.
         """
         module, *arguments = command or WORKER
         start = forked.start_in_new_interpreter if new_interpreter or module != WORKER[0] else forked.start
@@ -142,14 +145,14 @@ class Cluster:
         return worker
 
     async def start_workers(self, count: int, *command: str) -> list[Worker]:
-        """Start this number of workers and wait until all of them consume."""
+        """Start this number of workers and wait until all of them consume messages."""
         workers = [await self.start_worker(*command) for _ in range(count)]
         for worker in workers:
             await self.wait_until_ready(worker)
         return workers
 
     async def wait_until_ready(self, worker: Worker, seconds: float = 120) -> None:
-        """Wait until a worker consumes."""
+        """Wait until a worker consumes messages."""
         await self.wait_until(lambda: worker.is_ready or not worker.is_alive, seconds)
         assert worker.is_ready, f"exit code {worker.process.returncode}: {worker.log.read_text()}"
 
@@ -159,7 +162,7 @@ class Cluster:
         await worker.process.wait()
 
     async def terminate(self, worker: Worker, seconds: float = 120) -> float:
-        """Tell a worker to stop and wait for it; return how many seconds it took."""
+        """Stop a worker with SIGTERM and wait for its end; return how many seconds it took."""
         began = time.monotonic()
         worker.process.terminate()
         try:
@@ -225,7 +228,7 @@ def kill_now(worker: Worker) -> None:
     if worker.is_alive:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(worker.process.pid, signal.SIGKILL)
-        forget(worker.process.pid)
+        remove_shared_memory(worker.process.pid)
 
 
 @contextlib.asynccontextmanager

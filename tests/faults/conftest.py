@@ -19,7 +19,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="session")
 def scale(pytestconfig: pytest.Config) -> Scale:
-    """The scale that the command line asks for."""
+    """The scale that is set on the command line."""
     return LONG if pytestconfig.getoption("--faults") == "long" else SHORT
 
 

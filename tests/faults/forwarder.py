@@ -31,12 +31,12 @@ class FailingOver:
     def __init__(self, folder: Path, replicas: int = 1) -> None:
         self.primary = RedisServer(folder / "redis-0", *_AT_ONCE)
         self.replicas = [RedisServer(folder / f"redis-{number}", *_AT_ONCE) for number in range(1, replicas + 1)]
-        self._name = Proxy("127.0.0.1", self.primary.port)
+        self._proxy = Proxy("127.0.0.1", self.primary.port)
 
     @property
     def url(self) -> str:
         """URL for ``DOCV_REDIS_URL``."""
-        return f"redis://127.0.0.1:{self._name.port}/0"
+        return f"redis://127.0.0.1:{self._proxy.port}/0"
 
     def client(self) -> Redis:
         """Return a client that connects through the forwarder."""
@@ -46,25 +46,25 @@ class FailingOver:
 
     async def start(self) -> None:
         """Start all servers, and wait until the replicas follow."""
-        await self._name.listen()
+        await self._proxy.listen()
         await self.primary.start()
         for replica in self.replicas:
             await replica.start(*self._following())
-        await self.until_followed()
+        await self.wait_until_followed()
 
     async def demote(self) -> None:
         """Make a replica the primary as soon as it has every write, and the primary its replica."""
         async with self.primary.client() as old, self.replicas[0].client() as new:
             await old.execute_command("CLIENT", "PAUSE", _PAUSE_MILLISECONDS, "WRITE")
-            await _until_equal(old, new)
+            await _wait_until_equal(old, new)
             former = self.primary
             await self.promote()
             await self.follow(former)
             await old.execute_command("CLIENT", "UNPAUSE")
-        await self.until_followed()
+        await self.wait_until_followed()
 
     async def promote(self) -> None:
-        """Make the first replica the primary of the others, without telling the former primary."""
+        """Make the first replica the primary of the others, without notifying the former primary."""
         self.primary, *self.replicas = self.replicas
         async with self.primary.client() as new:
             await new.execute_command("REPLICAOF", "NO", "ONE")
@@ -90,10 +90,10 @@ class FailingOver:
             await self._point_at_primary(replica)
 
     def move_name(self) -> None:
-        """Lead new connections to the primary; open ones stay where they are."""
-        self._name.move(self.primary.port)
+        """Forward new connections to the primary; open ones are not moved."""
+        self._proxy.move(self.primary.port)
 
-    async def until_followed(self) -> None:
+    async def wait_until_followed(self) -> None:
         """Wait until the replicas have all writes of the primary."""
         async with asyncio.timeout(_FOLLOWS_SECONDS), self.primary.client() as primary:
             wanted = len(self.replicas)
@@ -103,7 +103,7 @@ class FailingOver:
 
     async def kill(self) -> None:
         """Kill all servers and the forwarder."""
-        await self._name.close()
+        await self._proxy.close()
         for server in (self.primary, *self.replicas):
             await server.kill()
 
@@ -126,7 +126,7 @@ async def failing_over(folder: Path) -> AsyncIterator[FailingOver]:
         await redises.kill()
 
 
-async def _until_equal(old: Redis, new: Redis) -> None:
+async def _wait_until_equal(old: Redis, new: Redis) -> None:
     async with asyncio.timeout(_FOLLOWS_SECONDS):
         while (await old.info("replication"))["master_repl_offset"] != (await new.info("replication"))[
             "slave_repl_offset"

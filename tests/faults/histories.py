@@ -1,4 +1,4 @@
-"""A model of RiskOS that adds, deletes and forgets documents at random, and of the archive that should result."""
+"""Models of RiskOS, which adds, deletes and forgets documents at random, and of the resulting archive."""
 
 import hashlib
 import random
@@ -30,7 +30,7 @@ class RiskOSEvaluation:
         dice: decides what happens.
         documents: the current documents by name.
         ever: every document that it ever had; deleted ones may come back.
-        answer: how it answers now; without documents it answers "No Documents Found" instead of delivering a bundle.
+        answer: its kind of answer; without documents it answers "No Documents Found" instead of delivering a bundle.
         answered: its state at each answer since the last attempt.
     """
 
@@ -161,7 +161,7 @@ class ExpectedArchive:
             self.status = SourceStatus.UNKNOWN if self.held else SourceStatus.PRESENT
             self.at_source = dict.fromkeys(self.held, "unknown")
             return
-        # A held document may be the damaged one; its content does not tell.
+        # A held document may be the damaged one; the bundle does not show which.
         others = "" if self.is_damaged else "no"
         self.held |= readable
         self.at_source = {each: "yes" if each in readable else others for each in self.held}

@@ -22,9 +22,9 @@ class KillSwitch:
     steps_left: int | None = None
     is_before: bool = False
 
-    def wrap(self, behind: Any) -> Any:
+    def wrap(self, target: Any) -> Any:
         """Return an object whose steps are counted."""
-        return _Mortal(behind, self)
+        return _Killable(target, self)
 
     def has_ended(self) -> bool:
         if self.steps_left is not None:
@@ -32,12 +32,12 @@ class KillSwitch:
         return self.steps_left is not None and self.steps_left < 0
 
 
-class _Mortal:
-    def __init__(self, behind: Any, switch: KillSwitch) -> None:
-        self._behind, self._switch = behind, switch
+class _Killable:
+    def __init__(self, target: Any, switch: KillSwitch) -> None:
+        self._target, self._switch = target, switch
 
     def __getattr__(self, name: str) -> Any:
-        method, switch = getattr(self._behind, name), self._switch
+        method, switch = getattr(self._target, name), self._switch
         if name not in _STEPS:
             return method
 

@@ -1,7 +1,7 @@
 """Run a command that is killed with SIGKILL just before one of its calls to an archive in a folder.
 
-The environment says which: KILL_FOLDER is the archive, and KILL_AT the number of the call. The file KILL_COUNT gets a
-byte for each call.
+The environment names the call: KILL_FOLDER is the archive, and KILL_AT the number of the call. A byte is written to the
+file KILL_COUNT for each call.
 """
 
 import itertools
@@ -14,7 +14,7 @@ _WRITES = frozenset({"os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"
 _READS = frozenset({"open", "os.listdir", "os.scandir"})
 
 
-def kill_at(place: int, folder: str, count: int) -> None:
+def kill_at(call: int, folder: str, count: int) -> None:
     """Count each call of this process to a folder, and kill the process before one of them.
 
     Args:
@@ -24,10 +24,10 @@ def kill_at(place: int, folder: str, count: int) -> None:
     numbers = itertools.count(1)
 
     def watch(event: str, arguments: tuple[object, ...]) -> None:
-        # Writes have paths below a descriptor; other folders of a command see few of them.
+        # The paths of writes are relative to a descriptor, so all writes count; few of them are in other folders.
         is_read = event in _READS and str(arguments[0]).startswith(folder)
         if event in _WRITES or is_read:
-            if next(numbers) == place:
+            if next(numbers) == call:
                 os.kill(os.getpid(), signal.SIGKILL)
             os.write(count, b".")
 

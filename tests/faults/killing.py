@@ -31,7 +31,7 @@ async def kill_repeatedly(
         dice: chooses moments and victims.
     """
     for kill in range(kills):
-        # The last tenth is left out, so that every kill meets a worker with evaluations to do.
+        # There are no kills in the last tenth, so that every killed worker has evaluations left.
         await _wait_until_ended(ended, round(0.9 * total * (kill + dice.random()) / kills), cluster)
         await cluster.wait_until(lambda: any(worker.is_ready for worker in workers))
         await asyncio.sleep(dice.random() * 0.1)

@@ -1,4 +1,4 @@
-"""A bucket of moto's server with versions and Object Lock, for whose locks time passes as the test says."""
+"""A bucket of moto's server with versions and Object Lock, whose locks follow the clock of the test."""
 
 import copy
 import datetime as dt
@@ -96,10 +96,10 @@ class LockedBucket:
         return s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets[self._name].keys
 
     def _answer_retention(self, request: Any, **named: Any) -> AWSResponse:
-        """Answer as S3 would: moto has no such call."""
+        """Answer as S3 does; moto does not have this call."""
         url = urlsplit(request.url)
         key, (version_id,) = url.path.removeprefix(f"/{self._name}/"), parse_qs(url.query).get("versionId", [None])
         versions = [each for each in self._keys.getlist(key, []) if isinstance(each, FakeKey)]
         found = [each for each in versions if version_id in {None, each.version_id} and each.lock_until]
-        told = [_RETENTION.format(each.lock_mode, each.lock_until) for each in found[-1:]]
-        return answering_retention({key: told[0]} if told else {})(request, **named)
+        retentions = [_RETENTION.format(each.lock_mode, each.lock_until) for each in found[-1:]]
+        return answering_retention({key: retentions[0]} if retentions else {})(request, **named)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from tests.faults.check import Archive
 from tests.riskos import Server, Wilful, Write, listening
 
-_BEFORE = "/archive/kyc/"
+_PREFIX = "/archive/kyc/"
 SECRET = "canary-5be1c7a9-secret-of-s3"  # not a real secret
 
 
@@ -19,7 +19,7 @@ class OwnS3:
 
     Attributes:
         server: the server with its received requests.
-        wilful: its contents, and its mood.
+        wilful: its contents and its state.
     """
 
     server: Server
@@ -29,7 +29,7 @@ class OwnS3:
     def settings(self) -> dict[str, str]:
         """Environment of a worker with this archive."""
         return {
-            "DOCV_ARCHIVE_URL": "s3:/" + _BEFORE.rstrip("/"),
+            "DOCV_ARCHIVE_URL": "s3:/" + _PREFIX.rstrip("/"),
             "DOCV_S3_ENDPOINT": self.server.url,
             "AWS_ACCESS_KEY_ID": "testing",
             "AWS_SECRET_ACCESS_KEY": SECRET,
@@ -38,15 +38,15 @@ class OwnS3:
         }
 
     def keys(self) -> set[str]:
-        return {path.removeprefix(_BEFORE) for path in self.wilful.objects}
+        return {path.removeprefix(_PREFIX) for path in self.wilful.objects}
 
     def read(self, key: str) -> bytes:
-        return self.wilful.objects[_BEFORE + key]
+        return self.wilful.objects[_PREFIX + key]
 
 
 @contextlib.asynccontextmanager
 async def own_s3(*script: Write) -> AsyncIterator[OwnS3]:
-    """Run an S3 with an empty bucket, which treats its first writes as the script says."""
+    """Run an S3 with an empty bucket, which treats its first writes as scripted."""
     wilful = Wilful(*script)
     async with listening(wilful) as server:
         yield OwnS3(server, wilful)
@@ -55,10 +55,10 @@ async def own_s3(*script: Write) -> AsyncIterator[OwnS3]:
 def find_broken_manifests(archive: Archive) -> list[str]:
     """Return the manifests that name a missing document, or one with other bytes."""
     keys = archive.keys()
-    return [key for key in keys if key.endswith("/manifest.json") and not _is_kept(archive, keys, key)]
+    return [key for key in keys if key.endswith("/manifest.json") and not _is_complete(archive, keys, key)]
 
 
-def _is_kept(archive: Archive, keys: set[str], manifest: str) -> bool:
+def _is_complete(archive: Archive, keys: set[str], manifest: str) -> bool:
     documents = json.loads(archive.read(manifest))["documents"]
     return all(
         document["key"] in keys and hashlib.sha256(archive.read(document["key"])).hexdigest() == document["sha256"]

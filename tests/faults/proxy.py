@@ -16,8 +16,8 @@ class Proxy:
     Attributes:
         port: the port of the proxy.
         replies: how many replies have come from the service.
-        fuse: number of the reply that is not forwarded; None forwards all.
-        blown: called instead of forwarding that reply.
+        dropped_reply: number of the reply that is not forwarded; None forwards all.
+        on_drop: called instead of forwarding that reply.
         delay: seconds by which each piece for the service is delayed.
     """
 
@@ -31,8 +31,8 @@ class Proxy:
         self._cut = False
         self.port = 0
         self.replies = 0
-        self.fuse: int | None = None
-        self.blown: Callable[[], None] = lambda: None
+        self.dropped_reply: int | None = None
+        self.on_drop: Callable[[], None] = lambda: None
         self.delay = 0.0
 
     async def listen(self) -> None:
@@ -41,7 +41,7 @@ class Proxy:
         if not self.port:
             self._holder.bind(("127.0.0.1", 0))
             self.port = self._holder.getsockname()[1]
-        self._server = await asyncio.start_server(self._carry, "127.0.0.1", self.port, reuse_port=True)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port, reuse_port=True)
 
     def cut(self) -> None:
         """End every connection and close new ones at once, until ``restore``."""
@@ -73,7 +73,7 @@ class Proxy:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if self._cut or task is None:
             writer.transport.abort()
@@ -88,20 +88,20 @@ class Proxy:
             del self._open[task]
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there, back = await asyncio.open_connection(*self._service)
+        from_service, to_service = await asyncio.open_connection(*self._service)
         try:
-            ways = {
-                asyncio.ensure_future(self._forward(reader, back)),
-                asyncio.ensure_future(self._reply(there, writer)),
+            directions = {
+                asyncio.ensure_future(self._forward(reader, to_service)),
+                asyncio.ensure_future(self._reply(from_service, writer)),
             }
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+                for direction in directions:
+                    direction.cancel()
+                await asyncio.gather(*directions, return_exceptions=True)
         finally:
-            back.transport.abort()
+            to_service.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(_CHUNK):
@@ -109,11 +109,11 @@ class Proxy:
             writer.write(data)
             await writer.drain()
 
-    async def _reply(self, there: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await there.read(_CHUNK):
+    async def _reply(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(_CHUNK):
             self.replies += 1
-            if self.replies == self.fuse:
-                self.blown()
+            if self.replies == self.dropped_reply:
+                self.on_drop()
                 return
             writer.write(data)
             await writer.drain()

@@ -15,12 +15,12 @@ from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from tests.clocks import forget
+from tests.clocks import remove_shared_memory
 from worker.clients.embedded_redis import server_binary
 
 _START_SECONDS = 30.0
 _SERVICE = "docv"
-_SOON: dict[str, Any] = {
+_QUICK_CLIENT: dict[str, Any] = {
     "decode_responses": True,
     "socket_timeout": 5,
     "socket_connect_timeout": 1,
@@ -51,7 +51,7 @@ class RedisServer:
 
     def client(self, url: str | None = None) -> Redis:
         """Return a client with short timeouts, of this server or of another URL."""
-        return Redis.from_url(url or self.url, **_SOON)
+        return Redis.from_url(url or self.url, **_QUICK_CLIENT)
 
     def change_port(self) -> None:
         """Make it listen on another port after its next start."""
@@ -79,7 +79,7 @@ class RedisServer:
         self._signal(signal.SIGKILL)
         if self._process:
             await self._process.wait()
-            forget(self._process.pid)
+            remove_shared_memory(self._process.pid)
 
     def freeze(self) -> None:
         """Stop the process: connections stay open, but nothing is answered."""
@@ -126,8 +126,8 @@ class Watcher(RedisServer):
 
     def __init__(self, folder: Path, service: str, primary: int, *lines: str) -> None:
         super().__init__(folder)
-        self._remembers = folder / "sentinel.conf"
-        self._remembers.write_text(
+        self._configuration = folder / "sentinel.conf"
+        self._configuration.write_text(
             f"bind 127.0.0.1\nport {self.port}\ndir {folder}\n"
             f"sentinel monitor {service} 127.0.0.1 {primary} 1\n"
             f"sentinel down-after-milliseconds {service} 1000\n"
@@ -135,7 +135,7 @@ class Watcher(RedisServer):
         )
 
     def _arguments(self) -> tuple[str, ...]:
-        return str(self._remembers), "--sentinel"
+        return str(self._configuration), "--sentinel"
 
 
 class WatchedRedis:
@@ -149,7 +149,7 @@ class WatchedRedis:
         self.first = RedisServer(folder / "first")
         self.second = RedisServer(folder / "second", "--replicaof", "127.0.0.1", str(self.first.port))
         self._watcher = Watcher(folder / "watcher", _SERVICE, self.first.port)
-        self._asking = Sentinel([("127.0.0.1", self._watcher.port)], **_SOON)  # type: ignore[no-untyped-call]
+        self._sentinel = Sentinel([("127.0.0.1", self._watcher.port)], **_QUICK_CLIENT)  # type: ignore[no-untyped-call]
 
     @property
     def url(self) -> str:
@@ -158,34 +158,34 @@ class WatchedRedis:
 
     def client(self) -> Redis:
         """Return a client of the primary with short timeouts."""
-        client: Redis = self._asking.master_for(_SERVICE)  # type: ignore[no-untyped-call]
+        client: Redis = self._sentinel.master_for(_SERVICE)  # type: ignore[no-untyped-call]
         return client
 
     async def start(self) -> None:
         """Start all of them, and wait until the second follows the first."""
         for server in (self.first, self.second, self._watcher):
             await server.start()
-        await self.until_followed()
+        await self.wait_until_followed()
 
     async def bring_back_first(self) -> None:
         """Restart the first as a replica of the second; the Sentinel would reconfigure it half a minute later."""
         await self.first.start("--replicaof", "127.0.0.1", str(self.second.port))
-        await self.until_followed()
+        await self.wait_until_followed()
 
-    async def until_followed(self) -> None:
+    async def wait_until_followed(self) -> None:
         """Wait until the primary has a replica with all of its writes."""
         async with asyncio.timeout(_START_SECONDS), self.client() as primary:
-            while not await self._followed(primary):
+            while not await self._is_followed(primary):
                 await asyncio.sleep(0.05)
 
     async def kill(self) -> None:
         """Kill all of them, as a crash does."""
-        await self._asking.aclose()
+        await self._sentinel.aclose()
         for server in (self._watcher, self.second, self.first):
             await server.kill()
 
     @staticmethod
-    async def _followed(primary: Redis) -> bool:
+    async def _is_followed(primary: Redis) -> bool:
         with contextlib.suppress(RedisError, OSError):
             await primary.set("followed", 1)
             return int(await primary.execute_command("WAIT", 1, 100)) == 1

@@ -1,7 +1,7 @@
-"""What an archive under a retention schedule holds on each day: an account of its own, written from docs/retention.md.
+"""A model of an archive under a retention schedule, written from docs/retention.md alone.
 
-It imports nothing of the product. An evaluation is a set of documents, each a kind and a hash, with the reports and the
-matters that it has. The world calls the model with everything that it does to the product, and compares the two.
+It imports nothing of the product. An evaluation has documents, each with a kind and a hash, and reports and matters.
+`RetentionWorld` calls the model for everything that it does to the product, and compares the two.
 """
 
 import calendar
@@ -45,7 +45,7 @@ class ModelRule:
     review: bool = False
 
     def table(self) -> dict[str, object]:
-        """Return the rule as the schedule's file has it."""
+        """Return the rule as a table of the schedule's file."""
         table = {
             "name": self.name,
             "kind": list(self.kinds),
@@ -86,12 +86,12 @@ def first_free_day(start: date, period: str) -> date:
 
 @dataclass(frozen=True)
 class ModelDecision:
-    """What the schedule says about a document.
+    """The decision of the schedule about a document.
 
     Attributes:
         rule: the rule that decides, or None.
         ends: first day after its period; None if there is none.
-        due: first day on which it goes; None if it never does, as things are.
+        due: first day on which it is disposed of; None if that is not known, or never.
     """
 
     rule: ModelRule | None = None
@@ -109,7 +109,7 @@ class ModelDisposal:
         size: its bytes.
         rule: name of the rule.
         due: first day on which it was due.
-        day: day on which it went.
+        day: day on which it was disposed of.
     """
 
     kind: str
@@ -122,7 +122,7 @@ class ModelDisposal:
 
 @dataclass
 class EvaluationModel:
-    """What the archive has of one evaluation.
+    """The archive's contents for one evaluation.
 
     Attributes:
         eval_id: its ID.
@@ -134,14 +134,14 @@ class EvaluationModel:
         gone: hashes that never come back.
         disposals: the documents that were disposed of.
         refused: the documents that were due when they arrived.
-        reports: the report of each event that counts: its day, and the day on which it was received.
+        reports: the valid report of each event, as its day and the day on which it was received.
         matters: the legal holds.
         is_known: whether it has a manifest.
-        is_archived: whether RiskOS was asked for its documents.
+        is_archived: whether its documents were requested from RiskOS.
         is_erased: whether it is erased.
-        is_waiting: whether a request for erasure waits.
-        locks: the first day on which S3 lets the objects with a hash go, if it locks them.
-        erasable_from: the first day on which S3 lets all objects go.
+        is_waiting: whether a request for its erasure waits.
+        locks: the first day on which S3 allows deleting the objects with a hash, if it locks them.
+        erasable_from: the first day on which S3 allows deleting all objects.
         history: everything that happened to it.
     """
 
@@ -166,7 +166,7 @@ class EvaluationModel:
     _first: dict[str, date] = field(default_factory=dict)
 
     def decide(self, kind: str, since: date) -> ModelDecision:
-        """Return what the schedule says about a document that was archived on a day."""
+        """Return the decision about a document that was archived on a day."""
         rule = next((each for each in RULES if self._matches(each, kind)), None)
         if rule is None or rule.period is None:
             return ModelDecision(rule)
@@ -189,17 +189,17 @@ class EvaluationModel:
         return kind in rule.kinds and rule.account in {None, self.account} and rule.run in {None, self.run}
 
     def decisions(self) -> dict[Document, ModelDecision]:
-        """Return what the schedule says about each held document."""
+        """Return the decision about each held document."""
         return {each: self.decide(each[0], since) for each, (_, since) in self.held.items()}
 
     def due_on(self, today: date) -> dict[Document, ModelDecision]:
-        """Return the held documents that go on a day; documents with the same bytes go together, or not at all."""
+        """Return the held documents to dispose of on a day; all documents with the same bytes, or none of them."""
         decided = self.decisions()
         going = {sha256 for sha256, day in self._last_days(decided).items() if day <= today}
         return {} if self.matters else {document: each for document, each in decided.items() if document[1] in going}
 
     def next_day(self) -> date | None:
-        """Return the day on which an application is next to do something, as things are."""
+        """Return the next day on which an application has something to do; None if there is none."""
         if self.matters:
             return None
         decided = self.decisions()
@@ -210,7 +210,7 @@ class EvaluationModel:
         return min(days, default=None)
 
     def _last_days(self, decided: Mapping[Document, ModelDecision]) -> dict[str, date]:
-        """Return for each hash the first day on which every rule, and S3, let it go."""
+        """Return for each hash the first day on which every rule and S3 allow its disposal."""
         last: dict[str, date] = {}
         for (_, sha256), each in decided.items():
             days = each.due or date.max, last.get(sha256, date.min), self.locks.get(sha256, date.min)
@@ -222,8 +222,8 @@ class EvaluationModel:
 
         Args:
             documents: their sizes.
-            stored: documents that an interrupted attempt has stored before: they are kept until a command disposes of
-                them.
+            stored: documents that an interrupted attempt has already stored; they are kept until a command disposes
+                of them.
         """
         self.is_known, self.is_archived, self.is_erased = True, True, False
         new = {each: size for each, size in documents.items() if each[1] not in self.gone}
@@ -242,38 +242,39 @@ class EvaluationModel:
                     self._first.setdefault(kind, today)
 
     def report(self, event: str, day: date | None, today: date) -> None:
-        """Record a report of an event; one that says nothing new changes nothing."""
+        """Record a report of an event; a repeated report changes nothing."""
         if self.is_known and not self.is_erased and self.reports.get(event, (None, today))[0] != day:
             self.reports[event] = day, today
 
-    def going(
+    def select_disposals(
         self, today: date, named: Collection[tuple[str, str, str]] | None = None
     ) -> dict[Document, ModelDecision]:
-        """Return what an application disposes of on a day; that of a plan, only what the plan names."""
+        """Return the documents that an application disposes of on a day; with a plan, only those that it names."""
         due = self.due_on(today)
         if named is None:
             return due
-        staying = {each[1] for each, said in due.items() if (*each, said.rule and said.rule.name) not in named}
-        return {each: said for each, said in due.items() if each[1] not in staying}
+        rules = {each: decision.rule and decision.rule.name for each, decision in due.items()}
+        staying = {each[1] for each in due if (*each, rules[each]) not in named}
+        return {each: decision for each, decision in due.items() if each[1] not in staying}
 
     def dispose(self, going: Mapping[Document, ModelDecision], today: date) -> None:
         """Record that documents were disposed of."""
-        for (kind, sha256), said in going.items():
+        for (kind, sha256), decision in going.items():
             size, _ = self.held.pop((kind, sha256))
-            assert said.rule
-            assert said.due
+            assert decision.rule
+            assert decision.due
             self.gone.add(sha256)
-            self.disposals.append(ModelDisposal(kind, sha256, size, said.rule.name, said.due, today))
+            self.disposals.append(ModelDisposal(kind, sha256, size, decision.rule.name, decision.due, today))
 
     def has_duty(self, today: date) -> bool:
-        """Return whether a duty to keep stands against an erasure."""
+        """Return whether a duty to keep prevents an erasure."""
         return any(
             each.rule and each.rule.must and (each.ends is None or today < each.ends)
             for each in self.decisions().values()
         )
 
     def erase(self) -> None:
-        """Record an erasure: nothing is left but what was disposed of and when."""
+        """Record an erasure, after which only the list of disposals is left."""
         self.held.clear()
         self.reports.clear()
         self._first.clear()
@@ -281,7 +282,7 @@ class EvaluationModel:
         self.is_known, self.is_erased, self.is_waiting = True, True, False
 
     @contextlib.contextmanager
-    def blamed(self) -> Iterator[None]:
+    def with_history(self) -> Iterator[None]:
         """Add the history of the evaluation to a failure."""
         try:
             yield

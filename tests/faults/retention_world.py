@@ -1,7 +1,6 @@
-"""A folder or a bucket under a retention schedule for years: the product's own code, on a simulated clock.
+"""Run the product's own code on a folder or a bucket under a retention schedule for years, on a simulated clock.
 
-Everything that happens is drawn from a seed, and recorded in the model as well. After each application the two are
-compared.
+A seed decides everything that happens, and the model records it as well. The two are compared after each application.
 """
 
 import asyncio
@@ -100,7 +99,7 @@ class RetentionWorld:
         settings: name the archive.
         bucket: the archive, as commands write to it.
         clock: the simulated clock.
-        find_documents: returns kind and hash of each object of an evaluation, whatever its manifest says.
+        find_documents: returns kind and hash of each object of an evaluation, even if its manifest does not list it.
         locked: the bucket, if the archive is in S3.
         models: the model of each evaluation.
         counts: how often each thing happened.
@@ -143,11 +142,11 @@ class RetentionWorld:
         self.busy_days = sorted(busy)
         self.last_day = last
         for _ in range(self.size.evaluations):
-            self._plan_life()
+            self._plan_evaluation()
         for _ in range(self.size.plans):
             self._put_on_agenda(self.dice.choice(self.busy_days), next(iter(self.models)), "plan")
 
-    def _plan_life(self) -> None:
+    def _plan_evaluation(self) -> None:
         dice, eval_id = self.dice, str(UUID(int=self.dice.getrandbits(128)))
         first = dice.randrange(len(self.busy_days) * 2 // 3)
         days_before = 0 if self.size.is_aligned else dice.choice([0, 0, 1, 30, 700])
@@ -181,16 +180,16 @@ class RetentionWorld:
             self.locked.install(patch)
 
         @contextlib.asynccontextmanager
-        async def open_mortal(_: Settings) -> Any:
+        async def open_killable(_: Settings) -> Any:
             yield self._switch.wrap(self.bucket)
 
-        patch.setattr(apply_command, "open_archive_bucket", open_mortal)
+        patch.setattr(apply_command, "open_archive_bucket", open_killable)
         for module in (apply_command, deferred_erasures):
             patch.setattr(module, "open_versions", lambda settings: self._switch.wrap(open_versions(settings)))
 
     # -- time
 
-    async def live(self) -> None:
+    async def run_all_years(self) -> None:
         """Let all years pass, jumping over the days on which nothing happens."""
         verified = FIRST_DAY
         day: dt.date | None = self._agenda[0][0]
@@ -227,7 +226,7 @@ class RetentionWorld:
     async def _act(self) -> None:
         while self._agenda and self._agenda[0][0] <= self.today:
             _, _, eval_id, action = heapq.heappop(self._agenda)
-            with self.models[eval_id].blamed():
+            with self.models[eval_id].with_history():
                 await self._do(action, eval_id)
 
     async def _do(self, action: str, eval_id: str) -> None:  # noqa: C901  # a line for each action
@@ -260,7 +259,7 @@ class RetentionWorld:
     def _note(self, eval_id: str, what: str) -> None:
         self.models[eval_id].history.append(f"{self.today} {what}")
 
-    async def _killed(self, work: Callable[[], Awaitable[Any]], most_steps: int, chance: float) -> bool:
+    async def _run_killable(self, work: Callable[[], Awaitable[Any]], most_steps: int, chance: float) -> bool:
         """Carry out work, and perhaps kill it; return whether it was killed."""
         if self.dice.random() < chance:
             self._switch.steps_left = self.dice.randrange(most_steps)
@@ -274,9 +273,9 @@ class RetentionWorld:
             self._switch.steps_left = None
         return False
 
-    async def _until_complete(self, work: Callable[[], Awaitable[Any]], most_steps: int, chance: float) -> None:
+    async def _run_until_complete(self, work: Callable[[], Awaitable[Any]], most_steps: int, chance: float) -> None:
         """Carry out work; if it is killed, carry it out again."""
-        while await self._killed(work, most_steps, chance):
+        while await self._run_killable(work, most_steps, chance):
             pass
 
     # -- orders
@@ -291,7 +290,7 @@ class RetentionWorld:
         await self._attempt(job)
 
     async def _replay(self, eval_id: str) -> None:
-        """Carry out all earlier orders again, as after the restore of an older Redis."""
+        """Carry out all earlier orders again, as after a restore of an older Redis."""
         for job in list(self._jobs[eval_id]):
             await self._attempt(job)
 
@@ -299,15 +298,15 @@ class RetentionWorld:
         model = self.models[job.eval_id]
         documents = self._riskos.sizes(job.eval_id)
         is_covered = job.even_if_erased and self._erased_at.get(job.eval_id, 0.0) < (job.ordered_at or 0.0)
-        is_asked = is_covered if model.is_erased else job.refresh or not model.is_archived
+        is_requested = is_covered if model.is_erased else job.refresh or not model.is_archived
         work = partial(archive, job, self._make_context(model.account))
-        if is_asked and self.dice.random() < 0.04 and await self._leave_orphans(job, work):
+        if is_requested and self.dice.random() < 0.04 and await self._leave_orphans(job, work):
             return
         orphans = self._find_orphans(model)
-        await self._until_complete(work, 8, 0.1)
-        told = sorted(f"{kind} {sha256[:6]}" for kind, sha256 in documents)
-        self._note(job.eval_id, f"order: {', '.join(told) if is_asked else 'RiskOS is not asked'}")
-        if is_asked:
+        await self._run_until_complete(work, 8, 0.1)
+        names = sorted(f"{kind} {sha256[:6]}" for kind, sha256 in documents)
+        self._note(job.eval_id, f"order: {', '.join(names) if is_requested else 'no request to RiskOS'}")
+        if is_requested:
             model.deliver(documents, self.today, orphans)
             self.counts["answers of RiskOS"] += 1
             if not self._find_orphans(model):
@@ -319,10 +318,10 @@ class RetentionWorld:
         return self.find_documents(evaluation_of(model)) - model.held.keys() if is_orphaned else set()
 
     async def _leave_orphans(self, job: Job, work: Callable[[], Awaitable[Any]]) -> bool:
-        """End an attempt before its manifest, and make it again on a later day; return whether it ended."""
+        """Kill an attempt before it writes its manifest, and retry it on a later day; return whether that worked."""
         evaluation = self._evaluation(job.eval_id)
         before = await read_manifest(self.bucket, evaluation)
-        if not await self._killed(work, 4, 1):
+        if not await self._run_killable(work, 4, 1):
             return False
         after = await read_manifest(self.bucket, evaluation)
         if (before and before.stored.etag) != (after and after.stored.etag):
@@ -356,7 +355,7 @@ class RetentionWorld:
         async def record() -> None:
             results[:] = await recorder.record([ReportRow("line 1", eval_id, event, day)])
 
-        await self._until_complete(record, 2, 0.1)
+        await self._run_until_complete(record, 2, 0.1)
         self._note(eval_id, f"report: {event} {day}")
         assert isinstance(results[0], RefusedRow) == (model.is_erased or not model.is_known)
         model.report(event, day, self.today)
@@ -364,7 +363,7 @@ class RetentionWorld:
     async def _hold(self, eval_id: str) -> None:
         matter, even_if_absent = f"m-{next(self._numbers)}", self.dice.random() < 0.5
         members = sorted({eval_id, self.dice.choice(list(self.models))})
-        await self._until_complete(partial(self._hold_all, matter, members, even_if_absent=even_if_absent), 8, 0.2)
+        await self._run_until_complete(partial(self._hold_all, matter, members, even_if_absent=even_if_absent), 8, 0.2)
         for each in members:
             model = self.models[each]
             if (model.is_known or even_if_absent) and not model.is_erased:
@@ -389,7 +388,7 @@ class RetentionWorld:
             assert bool((await holder.hold(each)).why) == is_refused
 
     async def _release(self, matter: str) -> None:
-        await self._until_complete(partial(self._release_all, matter), 6, 0.2)
+        await self._run_until_complete(partial(self._release_all, matter), 6, 0.2)
         for each in self._matters.pop(matter):
             self._note(each, f"release: {matter}")
             self.models[each].matters.discard(matter)
@@ -413,7 +412,7 @@ class RetentionWorld:
         async def erase() -> None:
             results.append(await erase_one(evaluation, request, self._make_stores()))
 
-        await self._until_complete(erase, 12, 0.2)
+        await self._run_until_complete(erase, 12, 0.2)
         result, is_allowed = results[-1], not model.has_duty(self.today)
         self._note(eval_id, f"erase: {result}")
         if not is_allowed and request.when_allowed:
@@ -426,7 +425,7 @@ class RetentionWorld:
             await self._record_erasure(eval_id)
 
     def _read_locks(self, model: EvaluationModel) -> None:
-        """Tell the model what S3 keeps, and until when."""
+        """Record in the model which objects S3 locks, and until when."""
         if self.locked:
             locks = self.locked.find_locks(evaluation_of(model))
             model.erasable_from = max(locks.values(), default=dt.date.min)
@@ -461,7 +460,9 @@ class RetentionWorld:
         file, until = io.BytesIO(), self.today + dt.timedelta(days=self.dice.choice([0, 30, 200]))
         await self._survey().run(self.bucket, until, out=file)
         named = {
-            model.eval_id: {(*each, said.rule.name) for each, said in model.due_on(until).items() if said.rule}
+            model.eval_id: {
+                (*each, decision.rule.name) for each, decision in model.due_on(until).items() if decision.rule
+            }
             for model in self.models.values()
         }
         plan = read_plan(file)
@@ -470,9 +471,9 @@ class RetentionWorld:
             for each in plan.evaluations()
         }
         for eval_id in self.models:
-            with self.models[eval_id].blamed():
-                told = planned.get(eval_id, set())
-                assert told == named[eval_id], f"the plan until {until} names {told}, the model {named[eval_id]}"
+            with self.models[eval_id].with_history():
+                found = planned.get(eval_id, set())
+                assert found == named[eval_id], f"the plan until {until} names {found}, the model {named[eval_id]}"
         if later := [each for each in self.busy_days if each > self.today][:10]:
             self._plans.append((plan, named))
             self._put_on_agenda(self.dice.choice(later), next(iter(self.models)), "apply a plan")
@@ -492,16 +493,16 @@ class RetentionWorld:
             self._put_on_agenda(self.dice.choice(later), next(iter(self.models)), "apply a plan")
 
     async def _apply(self) -> None:
-        """Run the daily application, if it has anything to do, and sometimes if it has not."""
+        """Run the daily application if it has anything to do, and sometimes even if it has not."""
         has_work = self._interrupted or any(map(self._may_change, self.models.values()))
         if not has_work and self.dice.random() < (0.3 if self._count_locked() else 0.8):
             return
         surveys = [self._survey() for _ in range(2 if self.dice.random() < 0.05 else 1)]
 
         async def apply() -> int:
-            # A worker that writes after the one machine is through would have lost its lease.
+            # With two machines, no write is late: after one of them has finished, a worker has lost its lease.
             work = [apply_due(each, self._make_options(may_be_late=len(surveys) == 1)) for each in surveys]
-            codes = await asyncio.gather(*work, return_exceptions=True)  # so that none goes on if another is killed
+            codes = await asyncio.gather(*work, return_exceptions=True)  # so that none continues if the other is killed
             for failure in (each for each in codes if isinstance(each, BaseException)):
                 raise failure
             return max(code for code in codes if isinstance(code, int))
@@ -523,40 +524,42 @@ class RetentionWorld:
         return is_left or (next_day is not None and next_day <= self.today)
 
     async def _run(self, apply: Callable[[], Awaitable[int]], named: Named | None) -> None:
-        """Run an application, which may be killed, and compare what it did with the model."""
+        """Run an application, which may be killed, and compare the result with the model."""
         changing = [model for model in self.models.values() if self._may_change(model)]
         codes: list[int] = []
 
         async def work() -> None:
             codes.append(await apply())
 
-        self._interrupted = await self._killed(work, 4 + 8 * len(changing), 0.2)
+        self._interrupted = await self._run_killable(work, 4 + 8 * len(changing), 0.2)
         self.counts["applications"] += 1
         self.counts["kept by a lock"] += self._count_locked()
         for model in changing:
-            with model.blamed():
+            with model.with_history():
                 await self._record_application(model, None if named is None else named.get(model.eval_id, ()))
         assert self._interrupted or codes == [0]
         for model in self.models.values() if self.size.is_checked_daily else changing:
-            with model.blamed():
+            with model.with_history():
                 await self._check.compare(model)
 
     async def _record_application(self, model: EvaluationModel, named: Collection[tuple[str, str, str]] | None) -> None:
-        """Record what an application did to an evaluation; if it was killed, it may have done a part of it."""
-        going = model.going(self.today, named)
+        """Record the effect of an application on an evaluation; a killed one may have done only a part."""
+        going = model.select_disposals(self.today, named)
         may_erase = model.is_waiting and not model.matters and model.erasable_from <= self.today
         if self._interrupted:
             self._lingering.add(model.eval_id)
             manifest = await read_existing(self.bucket, evaluation_of(model))
             may_erase = may_erase and manifest.erased is not None
             gone = {each.sha256 for each in manifest.disposed}
-            going = going if manifest.erased else {each: said for each, said in going.items() if each[1] in gone}
+            going = (
+                going if manifest.erased else {each: decision for each, decision in going.items() if each[1] in gone}
+            )
         elif not model.matters:
             self._lingering.discard(model.eval_id)
         if going:
             self.counts["disposed of"] += len(going)
-            told = sorted(f"{kind} {sha256[:6]}" for kind, sha256 in going)
-            self._note(model.eval_id, f"disposed of: {', '.join(told)}")
+            names = sorted(f"{kind} {sha256[:6]}" for kind, sha256 in going)
+            self._note(model.eval_id, f"disposed of: {', '.join(names)}")
         model.dispose(going, self.today)
         if may_erase and not model.has_duty(self.today):
             await self._record_erasure(model.eval_id)
@@ -574,7 +577,7 @@ class RetentionWorld:
         return ApplyOptions(OPERATOR, 1e9, wait, as_json=True)
 
     async def _store_late(self, since: dt.datetime) -> None:
-        """Store documents again that were disposed of since a time, as a worker that had read the manifest before."""
+        """Store documents again that were disposed of since a time, like a worker that had read the manifest before."""
         for model in self.models.values():
             if not model.matters and model.due_on(self.today) and self.dice.random() < 0.5:
                 for each in (await read_existing(self.bucket, evaluation_of(model))).disposed:

@@ -36,11 +36,11 @@ class Scale:
     erasures: int
 
     def allows(self, seconds: float, *, most: float) -> bool:
-        """Return whether something was quick enough; the short form only prints times, as any machine may run it."""
+        """Return whether something was quick enough; the short form may run anywhere, so it only prints times."""
         return not self.long or seconds < most
 
     def spread(self, calls: Sequence[int], dice: random.Random) -> list[int]:
-        """Return the calls after which a worker is killed: all, or some from every part of them."""
+        """Return the calls after which a worker is killed: all, or some that are spread evenly."""
         if self.places is None or self.places >= len(calls):
             return list(calls)
         step = len(calls) / self.places

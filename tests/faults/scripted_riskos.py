@@ -1,4 +1,4 @@
-"""RiskOS as a test decides: it adds, replaces and deletes documents by chance."""
+"""A scripted RiskOS that adds, replaces and deletes documents at random."""
 
 import hashlib
 import random
@@ -31,7 +31,7 @@ class ScriptedRiskOS:
     """The documents of each evaluation at RiskOS.
 
     Attributes:
-        dice: decides what they are.
+        dice: chooses them.
     """
 
     dice: random.Random

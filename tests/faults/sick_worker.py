@@ -16,24 +16,24 @@ COMMAND = ("tests.faults.sick_worker", "worker")
 FULL, NAMELESS = "full", "nameless"
 
 
-def _make_sick(folder: Path) -> None:
+def _inject_faults(folder: Path) -> None:
     fsync, resolve = os.fsync, ThreadedResolver.resolve
 
-    def sync(descriptor: int) -> None:
+    def fsync_or_fail(descriptor: int) -> None:
         # If a disk writes late, this call is the one that reports that it is full.
         if (folder / FULL).exists():
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         fsync(descriptor)
 
-    async def find(self: ThreadedResolver, host: str, *port: Any, **options: Any) -> Any:
+    async def resolve_or_fail(self: ThreadedResolver, host: str, *port: Any, **options: Any) -> Any:
         if (folder / NAMELESS).exists():
             raise OSError(None, "Name or service not known")
         return await resolve(self, host, *port, **options)
 
-    os.fsync = sync  # type: ignore[assignment]  # type: ignore[assignment]  # type: ignore[assignment]  # it also takes objects with a descriptor
-    ThreadedResolver.resolve = find  # type: ignore[method-assign]
+    os.fsync = fsync_or_fail  # type: ignore[assignment]  # it also takes objects with a descriptor
+    ThreadedResolver.resolve = resolve_or_fail  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":
-    _make_sick(Path.cwd())
+    _inject_faults(Path.cwd())
     main()

@@ -12,7 +12,7 @@ _TICK = dt.timedelta(milliseconds=1)
 
 @dataclass
 class SimulatedClock:
-    """A clock that the test sets, and that goes on by a millisecond whenever it is read.
+    """A clock that the test sets, and that advances by a millisecond whenever it is read.
 
     Attributes:
         now: its time.

@@ -22,7 +22,7 @@ from tests.faults.scale import Scale
 RATE = 200
 RUN = "list"
 IN_FLIGHT = 2 * 8
-"""Of two workers; the cluster gives each eight places."""
+"""Two workers with eight slots each."""
 SETTINGS = {"DOCV_RATE": str(RATE), "DOCV_ATTEMPTS": "3", "DOCV_LEASE_SECONDS": "120"}
 
 
@@ -53,7 +53,7 @@ ANSWERS = {
 }
 every_answer = pytest.mark.parametrize("name", ANSWERS)
 IN_SHORT = {"403", "400 none", "gateway's empty 404"}
-"""One of each kind; the other answers go the same ways."""
+"""One of each kind; the other answers are handled in the same way."""
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def answer(name: str, scale: Scale) -> Answer:
     return ANSWERS[name]
 
 
-def mixed(total: int, bad: int, scenario: Scenario) -> list[str]:
+def make_list(total: int, bad: int, scenario: Scenario) -> list[str]:
     """Return a list with some evaluations of a scenario at random places."""
     kinds = [scenario] * bad + [Scenario.PASSPORT] * (total - bad)
     random.Random(7).shuffle(kinds)  # noqa: S311  # not a secret
@@ -77,7 +77,7 @@ class Live:
     cluster: Cluster
     lags: list[float] = field(default_factory=list)
 
-    async def keep_coming(self) -> None:
+    async def enqueue_repeatedly(self) -> None:
         for number in range(1_000_000, 2_000_000):
             eval_id, began = eval_id_for(Scenario.PASSPORT, number), time.monotonic()
             await self.cluster.enqueue([eval_id], run=f"live-{number % 8}")
@@ -101,16 +101,16 @@ async def archiving(
         retry_seconds = "5" if scale.long else "0.3"
         cluster = await stack.enter_async_context(running_cluster(folder, **SETTINGS, DOCV_RETRY_SECONDS=retry_seconds))
         await cluster.start_workers(2)
-        coming = Live(cluster)
-        task = asyncio.create_task(coming.keep_coming()) if live else None
+        arrivals = Live(cluster)
+        task = asyncio.create_task(arrivals.enqueue_repeatedly()) if live else None
         await cluster.enqueue(eval_ids, run=RUN, queue=Queue.BACKFILL)
-        yield cluster, coming
+        yield cluster, arrivals
         while task and not task.done():
             task.cancel()  # once is not enough: redis-py waits with Python 3.11's wait_for, which may swallow it
             await asyncio.wait([task], timeout=1)
 
 
-async def until_archived(cluster: Cluster, count: int, seconds: float) -> float:
+async def wait_until_archived(cluster: Cluster, count: int, seconds: float) -> float:
     """Wait until this many evaluations of the list are archived; return how many seconds it took."""
     began = time.monotonic()
     async with asyncio.timeout(seconds):
@@ -119,10 +119,10 @@ async def until_archived(cluster: Cluster, count: int, seconds: float) -> float:
     return time.monotonic() - began
 
 
-async def seconds_for_good_ones(folder: Path, total: int, scale: Scale) -> float:
+async def measure_good_list(folder: Path, total: int, scale: Scale) -> float:
     """Return how many seconds the list takes if all evaluations get a bundle."""
-    async with archiving(folder, mixed(total, 0, Scenario.PASSPORT), scale, live=True) as (cluster, _):
-        return await until_archived(cluster, total, seconds=total / RATE * 5 + 30)
+    async with archiving(folder, make_list(total, 0, Scenario.PASSPORT), scale, live=True) as (cluster, _):
+        return await wait_until_archived(cluster, total, seconds=total / RATE * 5 + 30)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,7 @@ def good(scale: Scale, tmp_path_factory: pytest.TempPathFactory) -> float | None
     """The time that the list takes if all evaluations get a bundle; only the long form compares."""
     if not scale.long:
         return None
-    return asyncio.run(seconds_for_good_ones(tmp_path_factory.mktemp("good"), 10_000, scale))
+    return asyncio.run(measure_good_list(tmp_path_factory.mktemp("good"), 10_000, scale))
 
 
 @every_answer
@@ -139,9 +139,9 @@ async def test_evaluations_do_not_wait_when_others_have_no_bundle(
 ) -> None:
     total = 10_000 if scale.long else 100
     for bad in (1, total // 100, total // 2) if scale.long else (total // 2,):
-        eval_ids = mixed(total, bad, answer.scenario)
+        eval_ids = make_list(total, bad, answer.scenario)
         async with archiving(tmp_path / f"{bad}", eval_ids, scale, live=True) as (cluster, live):
-            seconds = await until_archived(cluster, total - bad, seconds=600)
+            seconds = await wait_until_archived(cluster, total - bad, seconds=600)
             extra = cluster.riskos.stats().requests - total - len(live.lags)
             counters = await cluster.wait_until_all_ended(RUN, total, seconds=600)
             p95 = live.p95
@@ -162,7 +162,7 @@ async def test_a_list_is_put_on_hold_when_no_evaluation_has_a_bundle(
     scale: Scale, figures: Callable[[str], None], name: str, answer: Answer, tmp_path: Path
 ) -> None:
     total = 10_000 if scale.long else 300
-    eval_ids = mixed(total, total, answer.scenario)
+    eval_ids = make_list(total, total, answer.scenario)
     # Live evaluations share their account's hold; the hold of the run does not affect them.
     is_of_run = answer.hold is Reason.ONLY_REFUSALS
     async with archiving(tmp_path / "stage", eval_ids, scale, live=is_of_run) as (cluster, live):
@@ -171,13 +171,15 @@ async def test_a_list_is_put_on_hold_when_no_evaluation_has_a_bundle(
                 await asyncio.sleep(0.05)
         assert await reason_of_hold(cluster, is_of_run=is_of_run) == answer.hold
         await asyncio.sleep(10 if scale.long else 2)
-        asked = [cluster.riskos.stats().by_evaluation.get(each, 0) for each in eval_ids]
+        requests = [cluster.riskos.stats().by_evaluation.get(each, 0) for each in eval_ids]
         counters, p95 = await cluster.ledger.runs.get_counters(RUN), live.p95
-    figures(f"{name} for all of {total:,}: on hold ({answer.hold}) after {sum(asked):,} requests, live p95 {p95:.2f} s")
-    assert sum(asked) <= answer.most + IN_FLIGHT
+    figures(
+        f"{name} for all of {total:,}: on hold ({answer.hold}) after {sum(requests):,} requests, live p95 {p95:.2f} s"
+    )
+    assert sum(requests) <= answer.most + IN_FLIGHT
     assert counters.outcomes[Outcome.FAILED] == 0
     if is_of_run:
-        assert counters.total - counters.pending == sum(asked)
+        assert counters.total - counters.pending == sum(requests)
         assert p95 <= 5
     else:
         assert counters.pending == total

@@ -17,7 +17,7 @@ from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.own_s3 import OwnS3, find_broken_manifests, own_s3
 from tests.faults.scale import Scale
 from tests.faults.watching import count_lost_attempts, wait_until_half_ended, wait_until_held, wait_until_released
-from tests.riskos import Mood
+from tests.riskos import S3State
 
 _RUN = "fault"
 _REASONS = (Reason.CANNOT_READ, Reason.CANNOT_WRITE)
@@ -40,63 +40,63 @@ async def half_archived(eval_ids: list[str], folder: Path) -> AsyncIterator[tupl
         yield cluster, s3
 
 
-async def test_nothing_is_lost_or_charged_when_a_bucket_is_down_and_then_slow(
+async def test_no_evaluation_or_attempt_is_lost_when_a_bucket_is_down_and_then_slow(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
     async with half_archived(eval_ids, tmp_path) as (cluster, s3):
-        began, s3.wilful.mood = time.monotonic(), Mood.DOWN
+        began, s3.wilful.state = time.monotonic(), S3State.DOWN
         await wait_until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage / 2)
-        half_in_between = find_broken_manifests(s3)
+        broken_meanwhile = find_broken_manifests(s3)
         await asyncio.sleep(scale.outage / 2)
-        burnt = await count_lost_attempts(cluster)
-        s3.wilful.mood = Mood.SLOW
+        lost = await count_lost_attempts(cluster)
+        s3.wilful.state = S3State.SLOW
         await asyncio.sleep(scale.outage / 2)
         lasted = time.monotonic() - began
-        mended, s3.wilful.mood = time.monotonic(), Mood.FINE
+        fixed_at, s3.wilful.state = time.monotonic(), S3State.FINE
         await wait_until_released(cluster, ARCHIVE, seconds=2 * lasted + 10)
-        probed = time.monotonic() - mended
+        probed = time.monotonic() - fixed_at
         counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
-        seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
-        half = [*half_in_between, *find_broken_manifests(s3)]
+        seconds, result = time.monotonic() - fixed_at, examine(s3, eval_ids)
+        half = [*broken_meanwhile, *find_broken_manifests(s3)]
     figures(
-        f"bucket away for {lasted:.0f} s: {result.sentence()}, manifests without their objects {len(half)}, attempts "
-        f"burnt {burnt}, dead letters {counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, let go "
+        f"bucket down for {lasted:.0f} s: {result.sentence()}, manifests without their objects {len(half)}, attempts "
+        f"lost {lost}, dead letters {counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, released "
         f"{probed:.1f} s after its end, all done after {seconds:.1f} s"
     )
     assert result.is_sound, result
     assert half == []
     assert counters.outcomes[Outcome.FAILED] == 0
-    assert burnt == 0
+    assert lost == 0
 
 
-@pytest.mark.parametrize("mood", [Mood.READ_ONLY, Mood.GONE, Mood.EXPIRED, Mood.SKEWED])
+@pytest.mark.parametrize("state", [S3State.READ_ONLY, S3State.GONE, S3State.EXPIRED, S3State.SKEWED])
 async def test_workers_wait_when_a_bucket_refuses_all_requests(
-    mood: Mood, scale: Scale, figures: Callable[[str], None], tmp_path: Path
+    state: S3State, scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
-    if mood is not Mood.EXPIRED and not scale.long:
-        pytest.skip("to a worker it is the same as the others; the long form has it")
+    if state is not S3State.EXPIRED and not scale.long:
+        pytest.skip("workers handle it like the others; only the long form tries it")
     eval_ids = evaluations(1000 if scale.long else 200)
     async with half_archived(eval_ids, tmp_path) as (cluster, s3):
-        began, s3.wilful.mood = time.monotonic(), mood
+        began, s3.wilful.state = time.monotonic(), state
         await wait_until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage)
-        lasted, half_in_between, burnt = (
+        lasted, broken_meanwhile, lost = (
             time.monotonic() - began,
             find_broken_manifests(s3),
             await count_lost_attempts(cluster),
         )
-        mended, s3.wilful.mood = time.monotonic(), Mood.FINE
+        fixed_at, s3.wilful.state = time.monotonic(), S3State.FINE
         counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
-        seconds, result = time.monotonic() - mended, examine(s3, eval_ids)
+        seconds, result = time.monotonic() - fixed_at, examine(s3, eval_ids)
     figures(
-        f"bucket {mood.name.lower()} for {lasted:.0f} s: {result.sentence()}, attempts burnt {burnt}, dead letters "
+        f"bucket {state.name.lower()} for {lasted:.0f} s: {result.sentence()}, attempts lost {lost}, dead letters "
         f"{counters.outcomes[Outcome.FAILED]}; on hold after {noticed:.1f} s, all done {seconds:.1f} s after its end"
     )
     assert result.is_sound, result
-    assert half_in_between == []
+    assert broken_meanwhile == []
     assert counters.outcomes[Outcome.FAILED] == 0
-    assert burnt == 0
+    assert lost == 0

@@ -44,7 +44,7 @@ TEXT, HEADER, COOKIE, PAGE, FAULT, STORE = (
 ARGUMENT = canary("argument")
 SECRETS = (KEY, PASSWORD, own_s3.SECRET)
 PERSONAL = (NAME, FILENAME, MESSAGE, TEXT, HEADER, COOKIE, PAGE, FAULT, STORE)
-EVERYWHERE = {"X-Request-Note": HEADER, "Set-Cookie": f"session={COOKIE}"}
+EXTRA_HEADERS = {"X-Request-Note": HEADER, "Set-Cookie": f"session={COOKIE}"}
 
 _DOCUMENTS = {
     f"user_uploaded/document_verification/documentfrontDoc_Front_1_{NAME}.jpg": b"\xff\xd8\xff" + TEXT.encode(),
@@ -59,7 +59,7 @@ _DAMAGED = forged(
 
 def bundle(data: bytes, filename: str = f"{FILENAME}.zip") -> bytes:
     headers = {"Content-Type": "application/zip", "Content-Disposition": f'attachment; filename="{filename}"'}
-    return http(200, data, headers=headers | EVERYWHERE)
+    return http(200, data, headers=headers | EXTRA_HEADERS)
 
 
 def error(status: int, text: str, **headers: str) -> bytes:
@@ -67,8 +67,8 @@ def error(status: int, text: str, **headers: str) -> bytes:
 
 
 def page(status: int) -> bytes:
-    """Return what a proxy between worker and RiskOS answers."""
-    return http(status, f"<html>{PAGE}</html>".encode(), headers={"Content-Type": "text/html", **EVERYWHERE})
+    """Return an answer of a proxy between worker and RiskOS."""
+    return http(status, f"<html>{PAGE}</html>".encode(), headers={"Content-Type": "text/html", **EXTRA_HEADERS})
 
 
 # The first and all later answers for each evaluation; the number in its ID is the index in the list.
@@ -77,16 +77,16 @@ ANSWERS: tuple[tuple[bytes | Reply, ...], ...] = (
     (bundle(_DAMAGED),),
     (bundle(f"no ZIP but {TEXT}".encode()),),
     (error(400, MESSAGE),),
-    (error(400, "No Documents Found", **EVERYWHERE),),
+    (error(400, "No Documents Found", **EXTRA_HEADERS),),
     (error(404, MESSAGE),),
     (error(500, FAULT),),
     (page(200),),
     (page(407),),
-    (http(302, headers={"Location": f"http://{PAGE}.example/?key={PAGE}", **EVERYWHERE}),),
+    (http(302, headers={"Location": f"http://{PAGE}.example/?key={PAGE}", **EXTRA_HEADERS}),),
     (bundle(zip_of(_DOCUMENTS), filename=f"{_FOREIGN}-{FILENAME}.zip"),),
     (Reply(bundle(zip_of(_DOCUMENTS))[:-9], Then.CLOSE),),
-    (error(429, FAULT, **{"Retry-After": "1"}, **EVERYWHERE), bundle(zip_of(_DOCUMENTS))),
-    (error(401, FAULT, **EVERYWHERE),),
+    (error(429, FAULT, **{"Retry-After": "1"}, **EXTRA_HEADERS), bundle(zip_of(_DOCUMENTS))),
+    (error(401, FAULT, **EXTRA_HEADERS),),
 )
 
 
@@ -94,19 +94,19 @@ def eval_id_of(number: int) -> str:
     return f"cafe0000-0000-4000-8000-{number:012x}"
 
 
-class Listed:
-    """A RiskOS that answers each evaluation as listed."""
+class ListedRiskOS:
+    """A RiskOS that gives each evaluation its answers of the list."""
 
     def __init__(self) -> None:
         self._left = [iter(answers) for answers in ANSWERS]
 
     def __call__(self, heard: Heard) -> Reply:
         number = int(heard.path.split("/")[3][-12:], 16)
-        said = next(self._left[number], ANSWERS[number][-1])
-        return said if isinstance(said, Reply) else Reply(said)
+        reply = next(self._left[number], ANSWERS[number][-1])
+        return reply if isinstance(reply, Reply) else Reply(reply)
 
 
-class Guarded(RedisServer):
+class GuardedRedis(RedisServer):
     """A server with a password."""
 
     @property
@@ -120,9 +120,11 @@ class Guarded(RedisServer):
 
 
 @contextlib.asynccontextmanager
-async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[str, str]) -> AsyncIterator[Cluster]:
+async def cluster_with_password(
+    folder: Path, service: riskos.Server, settings: Mapping[str, str]
+) -> AsyncIterator[Cluster]:
     """Run a cluster whose Redis has a password, and whose RiskOS is a scripted one."""
-    redis = Guarded(folder / "redis")
+    redis = GuardedRedis(folder / "redis")
     try:
         await redis.start()
         settings = {"DOCV_API_KEY": KEY, "DOCV_LOG_LEVEL": "DEBUG", "DOCV_ATTEMPTS": "2", **settings}
@@ -132,7 +134,7 @@ async def guarded_stage(folder: Path, service: riskos.Server, settings: Mapping[
         await redis.kill()
 
 
-async def in_redis(client: Redis) -> str:
+async def dump_redis(client: Redis) -> str:
     """Return every key and every value."""
     found: list[Any] = []
     async for key in client.scan_iter():
@@ -155,14 +157,14 @@ async def in_redis(client: Redis) -> str:
     return str(found)
 
 
-def ever_in_redis(cluster: Cluster) -> str:
+def read_redis_files(cluster: Cluster) -> str:
     """Return everything that was ever written to Redis, and the server's log."""
     files = [path for path in (cluster.folder / "redis").rglob("*") if path.is_file()]
     return "\n".join(path.read_text(errors="replace") for path in files)
 
 
-def in_s3(s3: OwnS3) -> str:
-    """Return what S3 received with objects: keys, metadata, tags and other headers."""
+def describe_requests(s3: OwnS3) -> str:
+    """Return the requests that S3 received: methods, keys, metadata, tags and other headers."""
     return "\n".join(f"{heard.method} {heard.path} {dict(heard.headers)}" for heard in s3.server.heard)
 
 
@@ -175,22 +177,22 @@ def contents(s3: OwnS3) -> str:
     return "\n".join(data.decode(errors="replace") for data in s3.wilful.objects.values())
 
 
-async def said_by_commands(cluster: Cluster) -> dict[str, str]:
-    """Return what commands print for a person."""
-    shell, said = Shell(cluster.folder, cluster.settings), {}
+async def run_commands(cluster: Cluster) -> dict[str, str]:
+    """Run commands, and return their output."""
+    shell, outputs = Shell(cluster.folder, cluster.settings), {}
     for command in ("status", "status --json", f"status {_RUN}", "dead-letters list", "dead-letters list --json"):
         finished = await shell.run(*command.split())
-        said[command] = finished.out + finished.err
-    return said
+        outputs[command] = finished.out + finished.err
+    return outputs
 
 
-def hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
+def find_hits(places: Mapping[str, str], *wanted: str) -> Iterator[tuple[str, str]]:
     for (place, text), each in itertools.product(places.items(), wanted):
         if each.lower() in text.lower():
             yield place, each
 
 
-def send_what_is_no_message(cluster: Cluster) -> None:
+def send_invalid_message(cluster: Cluster) -> None:
     """Send messages that break the contract."""
     app = make_publishing_app(Settings(redis_url=SecretStr(cluster.redis.url)))
     with contextlib.closing(app):
@@ -198,11 +200,11 @@ def send_what_is_no_message(cluster: Cluster) -> None:
 
 
 async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callable[[str], None], tmp_path: Path) -> None:
-    answers, eval_ids = Listed(), [eval_id_of(number) for number in range(len(ANSWERS))]
+    answers, eval_ids = ListedRiskOS(), [eval_id_of(number) for number in range(len(ANSWERS))]
     async with (
         listening(answers) as service,
-        own_s3.own_s3(Write(stores=False, reply=Reply(s3_says(STORE)))) as s3,
-        guarded_stage(tmp_path / "stage", service, s3.settings) as cluster,
+        own_s3.own_s3(Write(stores=False, reply=Reply(s3_error_with(STORE)))) as s3,
+        cluster_with_password(tmp_path / "stage", service, s3.settings) as cluster,
     ):
         await cluster.start_workers(2)
         # The last two put the account on hold, so they come when nothing else is in flight.
@@ -212,36 +214,42 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
             await cluster.wait_until_all_ended(run, len(some))
         await cluster.enqueue([refused], run="refused")
         await wait_until_held(cluster, Reason.UNAUTHORIZED)
-        places = await said_by_commands(cluster)
-        places |= {"Redis": await in_redis(cluster.client), "Redis's file": ever_in_redis(cluster), "S3": in_s3(s3)}
+        places = await run_commands(cluster)
+        places |= {
+            "Redis": await dump_redis(cluster.client),
+            "Redis's file": read_redis_files(cluster),
+            "S3": describe_requests(s3),
+        }
         places |= {worker.log.name: worker.log.read_text() for worker in cluster.workers}
-        kept, told, outcomes = contents(s3), manifests(s3), (await cluster.ledger.runs.get_counters(_RUN)).outcomes
-        asked = str(service.heard)
+        object_texts, manifest_texts, requests = contents(s3), manifests(s3), str(service.heard)
+        outcomes = (await cluster.ledger.runs.get_counters(_RUN)).outcomes
     found = [
-        *hits(places, *SECRETS, *PERSONAL),
-        *hits({"objects": kept}, *SECRETS, HEADER, COOKIE, PAGE, FAULT, STORE),
-        *hits({"manifests": told}, TEXT),
+        *find_hits(places, *SECRETS, *PERSONAL),
+        *find_hits({"objects": object_texts}, *SECRETS, HEADER, COOKIE, PAGE, FAULT, STORE),
+        *find_hits({"manifests": manifest_texts}, TEXT),
     ]
     figures(f"{len(SECRETS + PERSONAL)} canaries, {len(places) + 2} places, workers at DEBUG: {len(found)} hits")
     assert found == []
-    # All canaries really were there, so a leak would have been found.
+    # All canaries really arrived, so a leak would have been found.
     expected = {"failed": 6, "not_found": 1, "rejected": 1, "no_documents": 1, "unreadable": 2, "archived": 14}
     assert {outcome.value: count for outcome, count in outcomes.items() if count} == expected
-    assert KEY in asked
-    assert [name in told for name in (NAME, FILENAME, MESSAGE)] == [True] * 3
-    assert {place for place, _ in hits(places, "cafe0000", _RUN)} == set(places)
+    assert KEY in requests
+    assert [name in manifest_texts for name in (NAME, FILENAME, MESSAGE)] == [True] * 3
+    assert {place for place, _ in find_hits(places, "cafe0000", _RUN)} == set(places)
 
 
-def s3_says(text: str) -> bytes:
-    """Return an error of S3 that says more than it should."""
-    return http(403, f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>".encode(), headers=EVERYWHERE)
+def s3_error_with(text: str) -> bytes:
+    """Return an error of S3 with a text that must not be published."""
+    return http(
+        403, f"<Error><Code>AccessDenied</Code><Message>{text}</Message></Error>".encode(), headers=EXTRA_HEADERS
+    )
 
 
 async def test_a_secret_is_not_published_when_a_message_breaks_the_contract(tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "stage", DOCV_LOG_LEVEL="DEBUG") as cluster:
         (worker,) = await cluster.start_workers(1)
-        await asyncio.to_thread(send_what_is_no_message, cluster)
+        await asyncio.to_thread(send_invalid_message, cluster)
         await cluster.wait_until(lambda: "message.rejected" in worker.log.read_text())
         await asyncio.sleep(0.5)
         assert ARGUMENT not in worker.log.read_text()
-        assert ARGUMENT not in await in_redis(cluster.client)
+        assert ARGUMENT not in await dump_redis(cluster.client)

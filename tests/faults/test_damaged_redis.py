@@ -73,7 +73,7 @@ async def populate(redis: Redis) -> None:
     await holds.place_until_probe("default", Reason.UNAUTHORIZED, "refused", KEY_BACKOFF, probe=False)
     await holds.place_for(backfill_of("default"), Reason.SLOW_DOWN, "slow", 30)
     await holds.place_manual(ARCHIVE, "by hand")
-    await RejectedMessages(redis).add(cause="bad_message", why="it is no JSON", source="live")
+    await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
     await WorkerRegistry(redis).heartbeat("one", list(Queue))
     await use_rate(redis)
 
@@ -152,7 +152,7 @@ async def damage(redis: Redis, key: str, dice: random.Random) -> str | None:
     return None  # a key without fields does not exist
 
 
-async def look_at_everything(redis: Redis, accounts: Accounts) -> None:
+async def read_everything(redis: Redis, accounts: Accounts) -> None:
     """Read and render everything that commands, metrics and the page show."""
     overview = await read_overview(redis, accounts)
     status._print(overview, [])
@@ -173,7 +173,7 @@ async def look_at_everything(redis: Redis, accounts: Accounts) -> None:
 
 
 async def work(redis: Redis) -> None:
-    """Do what workers do until nothing is due any more."""
+    """Do what workers do until nothing is due."""
     ledger, holds = Ledger(redis, lease_seconds=30), Holds(redis)
     await use_rate(redis)
     for scope in ("default", backfill_of("default"), ARCHIVE):
@@ -201,7 +201,7 @@ async def damage_and_work(redis: Redis, accounts: Accounts, dice: random.Random)
     keys = sorted(key for key in await redis.keys("docv:*") if key != "docv:never")
     touched = [(key, await damage(redis, key, dice)) for key in dice.sample(keys, k=dice.randrange(1, 4))]
     try:
-        await look_at_everything(redis, accounts)
+        await read_everything(redis, accounts)
         await work(redis)
         left = set(await redis.hkeys(ENTRIES)) - {name for _, name in touched}
         assert not left, "healthy evaluations have not ended"
@@ -216,7 +216,7 @@ async def damage_and_work(redis: Redis, accounts: Accounts, dice: random.Random)
         raise
 
 
-async def test_workers_commands_and_the_page_go_on_when_values_in_redis_are_damaged(
+async def test_workers_commands_and_the_page_keep_working_when_values_in_redis_are_damaged(
     redis: Redis, scale: Scale, figures: Callable[[str], None], monkeypatch: Any
 ) -> None:
     for module in (status, dead_letters, summary):
@@ -226,7 +226,7 @@ async def test_workers_commands_and_the_page_go_on_when_values_in_redis_are_dama
     await populate(redis)
     kept = await snapshot(redis)
     wanted, done, number = 10_000 if scale.long else 120, 0, 0
-    seed = random.randrange(1 << 32)  # noqa: S311  # noqa: S311  # the seed is printed, and is not a secret
+    seed = random.randrange(1 << 32)  # noqa: S311  # the seed is printed, and is not a secret
     while done < wanted:
         await redis.flushall()
         await restore(redis, kept)

@@ -17,7 +17,7 @@ from tasks.model.outcome import Outcome
 from tasks.queueing.message import MAX_BATCH
 from tasks.resilience.holds import Holds
 from tests.clocks import MovableClock
-from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.own_s3 import own_s3
 from tests.faults.scale import Scale
@@ -35,8 +35,8 @@ def evaluations(numbers: range) -> list[str]:
     return [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in numbers]
 
 
-def send_bare(cluster: Cluster, eval_ids: Sequence[str], run: str) -> None:
-    """Send messages as a producer does that only has Celery."""
+def send_with_celery_only(cluster: Cluster, eval_ids: Sequence[str], run: str) -> None:
+    """Send messages like a producer that has only Celery."""
     app = make_publishing_app(Settings(redis_url=SecretStr(cluster.redis.url)))
     with contextlib.closing(app):
         for start in range(0, len(eval_ids), MAX_BATCH):
@@ -53,30 +53,30 @@ async def test_an_evaluation_is_archived_once_when_it_is_requested_three_times_a
         await asyncio.gather(
             cluster.enqueue(eval_ids, run="live"),
             cluster.enqueue(eval_ids, run="backfill", queue=Queue.BACKFILL),
-            asyncio.to_thread(send_bare, cluster, eval_ids, "bare"),
+            asyncio.to_thread(send_with_celery_only, cluster, eval_ids, "bare"),
         )
         runs = [await cluster.wait_until_all_ended(run, len(eval_ids)) for run in ("live", "backfill", "bare")]
-        result, asked = examine(s3, eval_ids), cluster.riskos.stats().by_evaluation
+        result, requests = examine(s3, eval_ids), cluster.riskos.stats().by_evaluation
     written = Counter(heard.path for heard in s3.server.heard if heard.method == "PUT" and "/probe/" not in heard.path)
     twice = [path for path, count in written.items() if count > 1]
-    most, unchanged = max(asked.values()), sum(run.outcomes[Outcome.UNCHANGED] for run in runs)
+    most, unchanged = max(requests.values()), sum(run.outcomes[Outcome.UNCHANGED] for run in runs)
     figures(
         f"{len(eval_ids)} IDs three times at once: {result.sentence()}, requests for each {most}, "
-        f"objects written twice {len(twice)}, unnamed {len(result.strange)}, unchanged {unchanged}"
+        f"objects written twice {len(twice)}, unnamed {len(result.unexpected)}, unchanged {unchanged}"
     )
     assert result.is_sound, result
-    assert asked == dict.fromkeys(eval_ids, 1)
+    assert requests == dict.fromkeys(eval_ids, 1)
     assert twice == []
-    assert all(counted_right(eval_ids, run) for run in runs), runs
+    assert all(counters_match(eval_ids, run) for run in runs), runs
 
 
-async def start_elsewhere(cluster: Cluster, seconds: float) -> Worker:
+async def start_with_wrong_clock(cluster: Cluster, seconds: float) -> Worker:
     """Start a worker on a machine whose clock is wrong by this much."""
-    clock, right = MovableClock(cluster.folder / "clock"), dict(cluster.settings)
-    clock.move(seconds)
-    cluster.settings |= clock.environment
+    wrong_clock, settings = MovableClock(cluster.folder / "clock"), dict(cluster.settings)
+    wrong_clock.move(seconds)
+    cluster.settings |= wrong_clock.environment
     worker = await cluster.start_worker(new_interpreter=True)
-    cluster.settings = right
+    cluster.settings = settings
     await cluster.wait_until_ready(worker)
     return worker
 
@@ -93,7 +93,7 @@ async def test_two_runs_of_the_same_evaluations_count_correctly_when_clocks_disa
     eval_ids = sorted({eval_id for some in runs.values() for eval_id in some})
     async with running_cluster(tmp_path / "stage", DOCV_RATE="100", **_LONG_LEASE) as cluster:
         cluster.riskos.change(rate=50)
-        here, elsewhere = await cluster.start_worker(), await start_elsewhere(cluster, apart)
+        here, elsewhere = await cluster.start_worker(), await start_with_wrong_clock(cluster, apart)
         await cluster.wait_until_ready(here)
         began = time.monotonic()
         await asyncio.gather(
@@ -109,14 +109,14 @@ async def test_two_runs_of_the_same_evaluations_count_correctly_when_clocks_disa
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
         clocks = (here.clock(), elsewhere.clock())
         stats = cluster.riskos.stats()
-        asked, granted = stats.by_evaluation, stats.granted - stats.records
+        requests, granted = stats.by_evaluation, stats.granted - stats.records
     figures(
         f"two runs over {len(eval_ids)} IDs, clocks {clocks[1] - clocks[0]:+.0f} s apart: {result.sentence()}, "
         f"{seconds:.1f} s, {granted} requests granted ({'; '.join(run.sentence() for run in counters.values())})"
     )
     assert result.is_sound, result
-    assert all(counted_right(some, counters[run]) for run, some in runs.items()), counters
-    assert asked.keys() == set(eval_ids)
+    assert all(counters_match(some, counters[run]) for run, some in runs.items()), counters
+    assert requests.keys() == set(eval_ids)
     assert granted == len(eval_ids)
     assert clocks == pytest.approx((0, apart), abs=5)
     assert scale.allows(seconds, most=60)
@@ -125,7 +125,7 @@ async def test_two_runs_of_the_same_evaluations_count_correctly_when_clocks_disa
 @pytest.mark.needs("faketime")
 async def test_a_short_wait_stays_short_when_a_clock_is_slow(tmp_path: Path) -> None:
     async with running_cluster(tmp_path / "stage") as cluster:
-        await start_elsewhere(cluster, -_APART_SECONDS)
+        await start_with_wrong_clock(cluster, -_APART_SECONDS)
         await cluster.enqueue([eval_id_for(Scenario.RATE_LIMITED_DATE, 1)], run="late")
         await cluster.wait_until(lambda: cluster.riskos.stats().requests > 0)
         await asyncio.sleep(0.5)

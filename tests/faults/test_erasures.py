@@ -1,4 +1,4 @@
-"""Evaluations are erased while a worker still writes to them without knowing it: nothing of them comes back."""
+"""Evaluations are erased while a worker, unaware of it, still writes to them: none of their objects comes back."""
 
 import asyncio
 import contextlib
@@ -69,19 +69,19 @@ class Stage:
     """
 
     cluster: Cluster
-    stock: LocalFiles | S3Versions
+    storage: LocalFiles | S3Versions
     eraser: Shell
     is_folder: bool
 
-    def left(self, eval_id: str) -> list[str]:
+    def find_leftovers(self, eval_id: str) -> list[str]:
         """Return the remaining objects of an evaluation, except the marker."""
         evaluation = Evaluation(eval_id, "sandbox")
-        items = self.stock.items(evaluation)
+        items = self.storage.items(evaluation)
         return [each.key for each in items if each.key != evaluation.manifest_key or not each.latest]
 
     def has_begun(self, eval_id: str) -> bool:
         """Return whether some documents are archived, and the worker is uploading the others."""
-        keys = [key for key in self.stock.keys(f"sandbox/{eval_id}/") if not key.endswith("manifest.json")]
+        keys = [key for key in self.storage.keys(f"sandbox/{eval_id}/") if not key.endswith("manifest.json")]
         return len(keys) > 3
 
     async def erase(self, *arguments: str) -> Finished:
@@ -105,19 +105,19 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path, s3: S3) -> Async
         settings |= {"DOCV_ARCHIVE_URL": f"s3://{s3.bucket}/kyc", "DOCV_S3_ENDPOINT": s3.endpoint}
     async with (
         serving(_DOCUMENTS) as url,
-        proxy_to(int(s3.endpoint.rpartition(":")[2])) as wire,
+        proxy_to(int(s3.endpoint.rpartition(":")[2])) as s3_proxy,
         running_cluster(tmp_path, DOCV_RISKOS_URL=url, **settings) as cluster,
     ):
         archive = open_s3_archive(Settings(archive_url=cluster.settings["DOCV_ARCHIVE_URL"], s3_endpoint=s3.endpoint))
-        stock = S3Versions(archive) if archive else LocalFiles(cluster.archive)
+        storage = S3Versions(archive) if archive else LocalFiles(cluster.archive)
         eraser = Shell(tmp_path, dict(cluster.settings))
         if not is_folder:
-            wire.delay = _DELAY
-            cluster.settings["DOCV_S3_ENDPOINT"] = f"http://127.0.0.1:{wire.port}"
-        yield Stage(cluster, stock, eraser, is_folder)
+            s3_proxy.delay = _DELAY
+            cluster.settings["DOCV_S3_ENDPOINT"] = f"http://127.0.0.1:{s3_proxy.port}"
+        yield Stage(cluster, storage, eraser, is_folder)
 
 
-Harm = Callable[[Worker, Sequence[str]], AbstractAsyncContextManager[None]]
+Fault = Callable[[Worker, Sequence[str]], AbstractAsyncContextManager[None]]
 
 
 @contextlib.asynccontextmanager
@@ -128,11 +128,11 @@ async def stopped(worker: Worker, _: Sequence[str]) -> AsyncIterator[None]:
     os.killpg(worker.process.pid, signal.SIGCONT)
 
 
-async def erase_under_way(stage: Stage, worker: Worker, harm: Harm, eval_ids: Sequence[str]) -> None:
+async def erase_during_writes(stage: Stage, worker: Worker, fault: Fault, eval_ids: Sequence[str]) -> None:
     """Erase evaluations while a worker writes to them without knowing it."""
     await stage.cluster.enqueue(eval_ids, run="erased")
     await stage.cluster.wait_until(lambda: any(map(stage.has_begun, eval_ids)))
-    async with harm(worker, eval_ids):
+    async with fault(worker, eval_ids):
         erased = await stage.erase(*eval_ids, "--reason", "request 4711", "--yes", "--even-if-absent")
     states = [json.loads(line) for line in erased.out.splitlines()]
     # If deletions take long, a worker may still have one: its receipt stays open, and --pending completes it.
@@ -147,16 +147,16 @@ async def erase_under_way(stage: Stage, worker: Worker, harm: Harm, eval_ids: Se
         assert (await stage.erase("--pending")).code == 0
 
 
-async def prove(stage: Stage, harm: Harm, scale: Scale, figures: Callable[[str], None], what: str) -> None:
-    if not (scale.long or stage.is_folder or harm is stopped):
+async def check_erasures(stage: Stage, fault: Fault, scale: Scale, figures: Callable[[str], None], what: str) -> None:
+    if not (scale.long or stage.is_folder or fault is stopped):
         pytest.skip("the short form has one fault with an archive in S3")
     (worker,) = await stage.cluster.start_workers(1)
     back, erased = [], 0
     for start in range(0, scale.erasures, _AT_ONCE):
         eval_ids = [str(uuid4()) for _ in range(min(_AT_ONCE, scale.erasures - start))]
-        await erase_under_way(stage, worker, harm, eval_ids)
+        await erase_during_writes(stage, worker, fault, eval_ids)
         erased += len(eval_ids)
-        back += [key for eval_id in eval_ids for key in stage.left(eval_id)]
+        back += [key for eval_id in eval_ids for key in stage.find_leftovers(eval_id)]
     figures(f"erase, {what}: {erased} evaluations of {_DOCUMENTS} documents; {len(back)} objects came back")
     assert back == []
     assert await stage.cluster.client.scard(_LEFTOVERS) == 0
@@ -166,7 +166,7 @@ async def prove(stage: Stage, harm: Harm, scale: Scale, figures: Callable[[str],
 async def test_an_erased_evaluation_does_not_come_back_when_its_worker_was_stopped(
     stage: Stage, scale: Scale, figures: Callable[[str], None]
 ) -> None:
-    await prove(stage, stopped, scale, figures, "the worker is stopped")
+    await check_erasures(stage, stopped, scale, figures, "the worker is stopped")
 
 
 async def test_an_erased_evaluation_does_not_come_back_when_redis_was_flushed(
@@ -177,7 +177,7 @@ async def test_an_erased_evaluation_does_not_come_back_when_redis_was_flushed(
         await stage.cluster.client.flushall()
         yield
 
-    await prove(stage, flushed, scale, figures, "Redis is flushed")
+    await check_erasures(stage, flushed, scale, figures, "Redis is flushed")
 
 
 async def test_an_erased_evaluation_does_not_come_back_when_its_worker_could_not_reach_redis(
@@ -192,14 +192,14 @@ async def test_an_erased_evaluation_does_not_come_back_when_its_worker_could_not
             proxy.restore()
 
         stage.cluster.settings["DOCV_REDIS_URL"] = f"redis://127.0.0.1:{proxy.port}/0"
-        await prove(stage, cut_off, scale, figures, "the worker is cut off from Redis")
+        await check_erasures(stage, cut_off, scale, figures, "the worker is cut off from Redis")
 
 
 async def test_an_erased_evaluation_does_not_come_back_while_events_arrive(
     stage: Stage, scale: Scale, figures: Callable[[str], None]
 ) -> None:
     @contextlib.asynccontextmanager
-    async def hearing(_: Worker, eval_ids: Sequence[str]) -> AsyncIterator[None]:
+    async def enqueuing(_: Worker, eval_ids: Sequence[str]) -> AsyncIterator[None]:
         async def send() -> None:
             while True:
                 await stage.cluster.enqueue(eval_ids, run="events")
@@ -211,4 +211,4 @@ async def test_an_erased_evaluation_does_not_come_back_while_events_arrive(
         with contextlib.suppress(asyncio.CancelledError):
             await sending
 
-    await prove(stage, hearing, scale, figures, "events go on")
+    await check_erasures(stage, enqueuing, scale, figures, "events arrive")

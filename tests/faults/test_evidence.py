@@ -21,7 +21,7 @@ from tests.commands import Shell
 from tests.counting import samples
 from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.scale import Scale
-from tests.faults.test_webhooks import RiskOS, nothing_left, serve
+from tests.faults.test_webhooks import RiskOS, serve, wait_until_empty
 from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
 from worker.config.settings import Settings
@@ -31,7 +31,7 @@ _EVENT_AT = "2026-01-31T12:00:00Z"
 _STEPS = ("SocureKYC", "SocureFraud", "SocureDocRequest")
 
 
-def completed(number: int) -> dict[str, object]:
+def make_completed_event(number: int) -> dict[str, object]:
     """Return an event of a workflow in which one evaluation in five has a DocV step."""
     providers = _STEPS if number % 5 == 0 else _STEPS[:2]
     data = {
@@ -39,8 +39,8 @@ def completed(number: int) -> dict[str, object]:
         "environment_name": "Sandbox",
         "data_enrichments": [{"enrichment_provider": each, "response": {}} for each in providers],
     }
-    made = {"event_id": f"completed-{number}", "event_type": "evaluation_completed", "event_at": _EVENT_AT}
-    return made | {"data": data}
+    event = {"event_id": f"completed-{number}", "event_type": "evaluation_completed", "event_at": _EVENT_AT}
+    return event | {"data": data}
 
 
 async def test_a_workflow_without_docv_costs_no_requests_even_if_workers_are_killed(
@@ -51,12 +51,12 @@ async def test_a_workflow_without_docv_costs_no_requests_even_if_workers_are_kil
     async with running_cluster(tmp_path / "stage", **settings) as cluster:
         _, url = await serve(cluster)
         (first,) = await cluster.start_workers(1)
-        riskos = RiskOS(url, [completed(number) for number in range(count)])
+        riskos = RiskOS(url, [make_completed_event(number) for number in range(count)])
         await riskos.deliver_all()
         await cluster.kill(first)
         await cluster.start_workers(1)
         await let_a_minute_pass(cluster.client)
-        await nothing_left(cluster, 600 if scale.long else 60)
+        await wait_until_empty(cluster, 600 if scale.long else 60)
         requests = cluster.riskos.stats().requests
         manifests = [json.loads(path.read_bytes()) for path in cluster.archive.glob("sandbox/*/manifest.json")]
     archived = [each for each in manifests if each["outcome"] == "archived"]
@@ -73,7 +73,7 @@ async def test_a_workflow_without_docv_costs_no_requests_even_if_workers_are_kil
     assert requests <= _MOST_REQUESTS * len(archived)
 
 
-def history(count: int) -> tuple[list[str], dict[str, str]]:
+def make_history(count: int) -> tuple[list[str], dict[str, str]]:
     """Return the lines of a list in which 30 % have no documents, and the reason of each of those."""
     lines, reasons = ["Evaluation ID,documentType,Reason Codes,completed"], {}
     for number in range(count):
@@ -93,17 +93,17 @@ async def test_a_list_with_evidence_gets_every_reason_right_with_one_request_eac
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     count = 10_000 if scale.long else 300
-    lines, reasons = history(count)
+    lines, reasons = make_history(count)
     async with running_cluster(tmp_path / "stage", DOCV_METRICS_PORT="0") as cluster:
         shell = Shell(cluster.folder, cluster.settings)
         (cluster.folder / "history.csv").write_text("\n".join(lines))
         (worker,) = await cluster.start_workers(1)
-        begun = await shell.run(
+        started = await shell.run(
             *("backfill", "history.csv", "--event-at-column", "completed", "--run", "history", "--detach")
         )
-        assert begun.code == 0, begun.err
+        assert started.code == 0, started.err
         explained = sum(reason != "retention_or_unknown" for reason in reasons.values())
-        assert f"evidence for missing documents: {explained}\n" in begun.err
+        assert f"evidence for missing documents: {explained}\n" in started.err
         await cluster.wait_until_all_ended("history", count, 600)
         requests, metrics = cluster.riskos.stats().requests, await asyncio.to_thread(read_metrics, worker)
         found = [
@@ -112,16 +112,16 @@ async def test_a_list_with_evidence_gets_every_reason_right_with_one_request_eac
         ]
         manifest = json.loads((cluster.archive / found[0][next(iter(reasons))]["manifest"]).read_bytes())
         again = await shell.run("backfill", "history.csv", "--run", "again", "--json")
-        asked_again = cluster.riskos.stats().requests - requests
+        repeated = cluster.riskos.stats().requests - requests
     expected = Counter(reasons.values())
-    figures(f"history: {count:,} evaluations, {dict(expected)}, {requests:,} requests, {asked_again} when repeated")
+    figures(f"history: {count:,} evaluations, {dict(expected)}, {requests:,} requests, {repeated} when repeated")
     for rows in found:
         assert {eval_id: row["reason"] for eval_id, row in rows.items() if row["reason"]} == reasons
         assert len(rows) == count
     assert {name: metrics[f'docv_no_documents_total{{reason="{name}"}}'] for name in expected} == expected
     assert metrics['docv_no_documents_total{reason="no_docv_step"}'] == 0
     assert manifest["event_at"] == "2026-01-31T12:00:00.000Z"
-    assert (requests, asked_again) == (count, 0)
+    assert (requests, repeated) == (count, 0)
     assert json.loads(again.out)["unchanged_outcomes"]["no_documents"] == len(reasons)
 
 
@@ -146,18 +146,18 @@ async def test_late_evidence_costs_no_request_from_any_source(
         columns = ("--evidence-columns", "document_type=a,reason_codes=b")
         assert (await shell.run("backfill", "known.csv", *columns)).code == 0
         await submit(url.replace("/webhooks/riskos", "/evaluations"), by_http)
-        await RiskOS(url, [minor(eval_id) for eval_id in by_event]).deliver_all()
+        await RiskOS(url, [make_underage_event(eval_id) for eval_id in by_event]).deliver_all()
         send(cluster, by_message)
-        await cluster.wait_until(lambda: not reasons_of(cluster, ids)["retention_or_unknown"], 300)
-        await nothing_left(cluster, 60)
-        found = [reasons_of(cluster, some) for some in (by_file, by_http, by_event, by_message)]
-        asked = cluster.riskos.stats().requests - requests
-    figures(f"late evidence: {len(ids):,} manifests without documents got their reason, {asked} requests")
+        await cluster.wait_until(lambda: not count_reasons(cluster, ids)["retention_or_unknown"], 300)
+        await wait_until_empty(cluster, 60)
+        found = [count_reasons(cluster, some) for some in (by_file, by_http, by_event, by_message)]
+        requests_since = cluster.riskos.stats().requests - requests
+    figures(f"late evidence: {len(ids):,} manifests without documents got their reason, {requests_since} requests")
     assert found == [{"military": each}, {"minor": each}, {"minor": each}, {"military": each}]
-    assert asked == 0
+    assert requests_since == 0
 
 
-def minor(eval_id: str) -> dict[str, object]:
+def make_underage_event(eval_id: str) -> dict[str, object]:
     """Return an event of a DocV step that found a person under 18."""
     result = {"documentVerification": {"reasonCodes": ["I831", "R844"]}}
     steps = [{"enrichment_provider": "SocureDocRequest", "response": result}]
@@ -182,7 +182,7 @@ def send(cluster: Cluster, eval_ids: Sequence[str]) -> None:
             app.send_task(ARCHIVE_TASK, kwargs={"eval_ids": some, "evidence": evidence}, queue="live")
 
 
-def reasons_of(cluster: Cluster, eval_ids: Sequence[str]) -> Counter[str]:
+def count_reasons(cluster: Cluster, eval_ids: Sequence[str]) -> Counter[str]:
     """Count the reasons in the manifests of evaluations."""
     paths = (cluster.archive / "sandbox" / eval_id / "manifest.json" for eval_id in eval_ids)
     return Counter(json.loads(path.read_bytes())["no_documents"]["reason"] for path in paths)

@@ -10,7 +10,7 @@ import pytest
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.ledger.script import NotReplicated
 from tests.aging import let_a_minute_pass
-from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import running_cluster
 from tests.faults.redis_server import WatchedRedis
 from tests.faults.scale import Scale
@@ -37,7 +37,7 @@ async def test_accepted_evaluations_are_archived_when_the_primary_dies(
         await redis.first.kill()
         before = await cluster.count_ended("failover")
         while await cluster.count_ended("failover") <= max(before, total // 10):
-            assert time.monotonic() - began < 60, "nobody goes on"
+            assert time.monotonic() - began < 60, "no worker continues"
             await asyncio.sleep(0.05)
         pause = time.monotonic() - began
         with pytest.raises(NotReplicated, match="0 of 1 replicas"):
@@ -51,4 +51,4 @@ async def test_accepted_evaluations_are_archived_when_the_primary_dies(
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids + alone)
     figures(f"Redis failed over: {result.sentence()}, at work again {pause:.1f} s after the crash")
     assert result.is_sound, result
-    assert counted_right(eval_ids, counters), counters
+    assert counters_match(eval_ids, counters), counters

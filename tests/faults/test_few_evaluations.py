@@ -1,4 +1,4 @@
-"""A machine, a network or a store fails while few evaluations run: none loses an attempt, and others go on."""
+"""A machine, a network or a store fails while few evaluations run: none loses an attempt, and others continue."""
 
 import asyncio
 import ssl
@@ -19,7 +19,7 @@ from tests.faults.proxy import proxy_to
 from tests.faults.scale import Scale
 from tests.faults.sick_worker import COMMAND, FULL, NAMELESS
 from tests.faults.watching import count_lost_attempts
-from tests.riskos import Mood
+from tests.riskos import S3State
 from tests.tls import tls_server
 
 Switch = Callable[[bool], Awaitable[None]]
@@ -31,22 +31,22 @@ _SETTINGS = {"DOCV_RETRY_SECONDS": "1", "DOCV_ATTEMPTS": "6"}
 
 
 @asynccontextmanager
-async def bucket(mood: Mood, cluster: Cluster) -> AsyncIterator[Switch]:
+async def failing_bucket(state: S3State, cluster: Cluster) -> AsyncIterator[Switch]:
     async with own_s3() as s3:
         cluster.settings |= s3.settings
 
-        async def switch(is_on: bool) -> None:  # noqa: FBT001  # as Switch has it
-            s3.wilful.mood = mood if is_on else Mood.FINE
+        async def switch(is_on: bool) -> None:  # noqa: FBT001  # as in the type Switch
+            s3.wilful.state = state if is_on else S3State.FINE
 
         yield switch
 
 
 @asynccontextmanager
-async def machine(sickness: str, cluster: Cluster) -> AsyncIterator[Switch]:
+async def faulty_machine(defect: str, cluster: Cluster) -> AsyncIterator[Switch]:
     cluster.settings["DOCV_RISKOS_URL"] = cluster.riskos.url.replace("127.0.0.1", "localhost")
 
     async def switch(is_on: bool) -> None:  # noqa: FBT001
-        file = cluster.folder / sickness
+        file = cluster.folder / defect
         file.touch() if is_on else file.unlink()
 
     yield switch
@@ -67,7 +67,7 @@ async def refused_connection(cluster: Cluster) -> AsyncIterator[Switch]:
 
 
 @asynccontextmanager
-async def certificate(cluster: Cluster) -> AsyncIterator[Switch]:
+async def wrong_certificate(cluster: Cluster) -> AsyncIterator[Switch]:
     folders = [cluster.folder / name for name in ("ours", "theirs")]
     for folder in folders:
         folder.mkdir()
@@ -88,39 +88,39 @@ def _port_of_riskos(cluster: Cluster) -> int:
 
 
 FAULTS: dict[str, tuple[Fault, str]] = {
-    "access denied": (partial(bucket, Mood.READ_ONLY), "AccessDenied"),
-    "no bucket": (partial(bucket, Mood.GONE), "the bucket does not exist"),
-    "expired token": (partial(bucket, Mood.EXPIRED), "ExpiredToken"),
-    "disk full": (partial(machine, FULL), "the disk of DOCV_ARCHIVE_URL is full"),
+    "access denied": (partial(failing_bucket, S3State.READ_ONLY), "AccessDenied"),
+    "no bucket": (partial(failing_bucket, S3State.GONE), "the bucket does not exist"),
+    "expired token": (partial(failing_bucket, S3State.EXPIRED), "ExpiredToken"),
+    "disk full": (partial(faulty_machine, FULL), "the disk of DOCV_ARCHIVE_URL is full"),
     "RiskOS refusing connections": (refused_connection, "Connection refused"),
-    "DNS": (partial(machine, NAMELESS), "ClientConnectorDNSError"),
-    "TLS": (certificate, "ClientConnectorCertificateError"),
+    "DNS": (partial(faulty_machine, NAMELESS), "ClientConnectorDNSError"),
+    "TLS": (wrong_certificate, "ClientConnectorCertificateError"),
 }
 _SHORT = {"access denied", "RiskOS refusing connections"}
 
 
-async def until_something_is_held(cluster: Cluster) -> Hold:
+async def wait_for_hold(cluster: Cluster) -> Hold:
     async with asyncio.timeout(90):
         while not (holds := await Holds(cluster.client).list_all()):
             await asyncio.sleep(0.1)
     return holds[0]
 
 
-async def endure(fault: Fault, note: str, count: int, seconds: float, folder: Path) -> int:
+async def run_with_fault(fault: Fault, note: str, count: int, seconds: float, folder: Path) -> int:
     """Run one worker with a fault for a while; return how many attempts it cost."""
     eval_ids = [eval_id_for(Scenario.PASSPORT, number) for number in range(count)]
     async with running_cluster(folder, **_SETTINGS) as cluster, fault(cluster) as switch:
         await cluster.start_workers(1, *COMMAND)
         await switch(True)  # noqa: FBT003
         await cluster.enqueue(eval_ids, run=_RUN)
-        hold = await until_something_is_held(cluster)
+        hold = await wait_for_hold(cluster)
         await asyncio.sleep(seconds)
-        burnt = await count_lost_attempts(cluster)
+        lost = await count_lost_attempts(cluster)
         await switch(False)  # noqa: FBT003
         counters = await cluster.wait_until_all_ended(_RUN, count, seconds=120)
     assert note in hold.note, hold
     assert counters.outcomes[Outcome.ARCHIVED] == count
-    return burnt
+    return lost
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -128,12 +128,14 @@ async def test_a_fault_of_the_machine_costs_no_attempt_when_few_evaluations_run(
     name: str, scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     if not scale.long and name not in _SHORT:
-        pytest.skip("the long form has it; units tell what each of them is")
+        pytest.skip("only the long form tries it; unit tests cover each fault")
     fault, note = FAULTS[name]
     counts = _COUNTS if scale.long else (3,)
-    burnt = await asyncio.gather(*[endure(fault, note, count, scale.outage, tmp_path / str(count)) for count in counts])
-    figures(f"{name} for {scale.outage:.0f} s, {counts} evaluations: attempts burnt {sum(burnt)}, dead letters 0")
-    assert sum(burnt) == 0
+    lost = await asyncio.gather(
+        *[run_with_fault(fault, note, count, scale.outage, tmp_path / str(count)) for count in counts]
+    )
+    figures(f"{name} for {scale.outage:.0f} s, {counts} evaluations: attempts lost {sum(lost)}, dead letters 0")
+    assert sum(lost) == 0
 
 
 async def test_a_fault_of_the_machine_costs_no_attempt_when_it_lasts_ten_minutes(
@@ -142,32 +144,32 @@ async def test_a_fault_of_the_machine_costs_no_attempt_when_it_lasts_ten_minutes
     if not scale.long:
         pytest.skip("it takes ten minutes")
     fault, note = FAULTS["expired token"]
-    assert await endure(fault, note, 9, _TEN_MINUTES, tmp_path / "stage") == 0
-    figures("expired token for 600 s, 9 evaluations: attempts burnt 0, dead letters 0")
+    assert await run_with_fault(fault, note, 9, _TEN_MINUTES, tmp_path / "stage") == 0
+    figures("expired token for 600 s, 9 evaluations: attempts lost 0, dead letters 0")
 
 
-@pytest.mark.parametrize("sickness", [FULL, NAMELESS])
-async def test_a_second_machine_goes_on_while_the_first_is_faulty_and_the_first_recovers(
-    sickness: str, scale: Scale, figures: Callable[[str], None], tmp_path: Path
+@pytest.mark.parametrize("defect", [FULL, NAMELESS])
+async def test_a_second_machine_keeps_working_while_the_first_is_faulty_and_the_first_recovers(
+    defect: str, scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
-    if sickness != FULL and not scale.long:
+    if defect != FULL and not scale.long:
         pytest.skip("the long form has it")
     eval_ids = [eval_id_for(Scenario.PASSPORT, number) for number in range(43)]
-    async with running_cluster(tmp_path / "stage", **_SETTINGS) as cluster, machine(sickness, cluster) as switch:
+    async with running_cluster(tmp_path / "stage", **_SETTINGS) as cluster, faulty_machine(defect, cluster) as switch:
         cluster.riskos.change(latency_ms=100)
-        (sick,) = await cluster.start_workers(1, *COMMAND)
-        (well,) = await cluster.start_workers(1)
+        (faulty,) = await cluster.start_workers(1, *COMMAND)
+        (healthy,) = await cluster.start_workers(1)
         await switch(True)  # noqa: FBT003
         await cluster.enqueue(eval_ids[:40], run=_RUN)
         await cluster.wait_until_all_ended(_RUN, 40)
         held = await Holds(cluster.client).list_all()
         await switch(False)  # noqa: FBT003
-        await cluster.terminate(well)
+        await cluster.terminate(healthy)
         await cluster.enqueue(eval_ids[40:], run="later")
         later = await cluster.wait_until_all_ended("later", 3, seconds=120)
         first = await cluster.counters(_RUN)
-        log = sick.log.read_text()
-    figures(f"one of two machines {sickness}: the other archives all, on hold {len(held)}, then the first goes on")
+        log = faulty.log.read_text()
+    figures(f"one of two machines {defect}: the other archives all, on hold {len(held)}, then the first continues")
     assert first
     assert (first.outcomes[Outcome.ARCHIVED], later.outcomes[Outcome.ARCHIVED], held) == (40, 3, [])
     assert "worker.paused" in log

@@ -1,4 +1,4 @@
-"""Whatever RiskOS deletes and whatever fails meanwhile, no reader of the archive denies a document that it once held.
+"""Every reader reports the documents that the archive holds, whatever RiskOS deletes and whatever fails meanwhile.
 
 Random histories of evaluations run against a model. The real pipeline fills the archive, and audit, export,
 report, show, verify, the HTTP API, the operations page and an inventory of its objects read it.
@@ -52,7 +52,7 @@ from worker.config.settings import Settings
 
 _SHORT_SECONDS, _LONG_SECONDS = 3.0, 1_200.0
 _EVALUATIONS, _STEPS = 24, 10
-_FIRST_SEED = 2  # everything that is counted happens with it
+_FIRST_SEED = 2  # with this seed, everything that is counted happens
 _OPTIONS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
 _ERASURE = ErasureRequest("request 4711", "operator", "a-host", even_if_absent=True)
 
@@ -157,20 +157,20 @@ class World:
     def _record(self, history: History, result: ArchiveResult, *, refresh: bool, even_if_erased: bool) -> None:
         expected = history.expected
         is_open = expected.outcome is None or expected.is_unconfirmed
-        is_asked = even_if_erased if expected.outcome == "erased" else is_open or refresh
-        assert (result.answer is not None) == is_asked
-        if is_asked:
+        is_requested = even_if_erased if expected.outcome == "erased" else is_open or refresh
+        assert (result.answer is not None) == is_requested
+        if is_requested:
             before, held = expected.outcome, len(expected.held)
             for answered in history.riskos.answered:
                 expected.record(answered)
             is_new = len(expected.held) > held or before != expected.outcome
-            self.counts["asked"] += 1
+            self.counts["requested"] += 1
             if expected.held and not is_new and result.outcome is Outcome.UNCHANGED:
                 self.counts["unchanged with documents"] += 1
             if is_new:
                 assert result.outcome == ("withheld" if expected.outcome == "disposed" else expected.outcome)
             elif expected.held and expected.outcome == "archived":
-                # Renamed documents are recorded as new; nothing else is.
+                # Only renamed documents are recorded as new.
                 assert result.outcome in {Outcome.UNCHANGED, Outcome.ARCHIVED}
                 assert result.ok
         if result.unchanged:
@@ -196,8 +196,8 @@ class World:
 
     async def _erase(self, history: History) -> None:
         stores = ErasureStores(self.bucket, LocalFiles(self.folder), RedisRecords(None))
-        ending = await erase_one(Evaluation(history.eval_id, "sandbox"), _ERASURE, stores)
-        assert isinstance(ending, Erased)
+        result = await erase_one(Evaluation(history.eval_id, "sandbox"), _ERASURE, stores)
+        assert isinstance(result, Erased)
         history.expected.erase()
         history.has_orphans = False
         self.counts["erased"] += 1
@@ -222,8 +222,8 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(seed: int, folder: Path, redis: Redis) -> AsyncIterator[World]:
-    dice = random.Random(seed)  # noqa: S311  # no secret
+async def make_world(seed: int, folder: Path, redis: Redis) -> AsyncIterator[World]:
+    dice = random.Random(seed)  # noqa: S311  # not a secret
     histories = {}
     for _ in range(_EVALUATIONS):
         eval_id = str(UUID(int=dice.getrandbits(128)))
@@ -240,7 +240,7 @@ async def world_of(seed: int, folder: Path, redis: Redis) -> AsyncIterator[World
         yield World(dice, folder, bucket, ctx, histories)
 
 
-async def test_no_reader_denies_a_held_document_when_riskos_deletes_it(
+async def test_every_reader_reports_held_documents_that_riskos_deleted(
     scale: Scale, figures: Callable[[str], None], redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:
     ends_at = time.monotonic() + (_LONG_SECONDS if scale.long else _SHORT_SECONDS)
@@ -250,24 +250,24 @@ async def test_no_reader_denies_a_held_document_when_riskos_deletes_it(
         folder.mkdir()
         seed = random.SystemRandom().randrange(1 << 32) if scale.long else _FIRST_SEED + rounds
         try:
-            async with world_of(seed, folder / "archive", redis) as world:
+            async with make_world(seed, folder / "archive", redis) as world:
                 for _ in range(_EVALUATIONS * _STEPS):
                     await world.step()
-                await every_reader_agrees(world, Shell(folder, {"DOCV_REDIS_URL": redis_url}))
+                await check_every_reader(world, Shell(folder, {"DOCV_REDIS_URL": redis_url}))
         except AssertionError as error:
             error.add_note(f"seed {seed}")
             raise
         counts += world.counts
         rounds += 1
-    told = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
+    happened = ", ".join(f"{count:,} {what}" for what, count in sorted(counts.items()))
     figures(
-        f"{rounds * _EVALUATIONS:,} random histories of held documents ({told}): every reader agrees with the bytes"
+        f"{rounds * _EVALUATIONS:,} random histories of held documents ({happened}): every reader agrees with the bytes"
     )
     assert (
         min(
             counts[what]
             for what in (
-                "asked",
+                "requested",
                 "cut off before the second answer",
                 "disposed of",
                 "erased",
@@ -278,7 +278,7 @@ async def test_no_reader_denies_a_held_document_when_riskos_deletes_it(
     )
 
 
-async def every_reader_agrees(world: World, shell: Shell) -> None:
+async def check_every_reader(world: World, shell: Shell) -> None:
     eval_ids = list(world.histories)
     await keep_run(world.bucket, eval_ids, "q3")
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
@@ -302,18 +302,18 @@ async def every_reader_agrees(world: World, shell: Shell) -> None:
         world.check_row(world.histories[row["eval_id"]], row)
     held = [row for row in audit if row["outcome"] != "disposed"]
     assert gone == [row for row in held if row["at_source"] in {"gone", "partly_gone"}]
-    assert shown(show[0]) == shown(audit[0])
-    exported_right(world, shell.folder, audit, export, current)
-    inventory_agrees(world, audit)
-    await pages_agree(world, shell, audit)
+    assert common_fields(show[0]) == common_fields(audit[0])
+    check_export(world, shell.folder, audit, export, current)
+    check_inventory(world, audit)
+    await check_pages(world, shell, audit)
 
 
-def shown(row: dict[str, object]) -> dict[str, object]:
+def common_fields(row: dict[str, object]) -> dict[str, object]:
     names = ("eval_id", "outcome", "documents", "bytes", "at_source", "manifest", "disposed")
     return {name: row[name] for name in names}
 
 
-def exported_right(
+def check_export(
     world: World,
     folder: Path,
     audit: list[dict[str, object]],
@@ -324,7 +324,7 @@ def exported_right(
         history = world.histories[str(row["eval_id"])]
         same = ("eval_id", "outcome", "documents", "bytes", "disposed")
         assert [everything[name] for name in same] == [row[name] for name in same]
-        rows = listed(folder / "all" / history.eval_id)
+        rows = read_names(folder / "all" / history.eval_id)
         found = [each for each in rows if not each["disposed"]]
         assert len(rows) - len(found) == history.disposals
         assert {each["sha256"] for each in found} == history.expected.held
@@ -339,8 +339,8 @@ def exported_right(
             assert not words["yes"] + words["no"]
 
 
-def listed(folder: Path) -> list[dict[str, str]]:
-    """Return the rows of names.csv of an evaluation; each file must be as its row says."""
+def read_names(folder: Path) -> list[dict[str, str]]:
+    """Return the rows of names.csv of an evaluation; each file must have the size in its row."""
     if not (folder / "names.csv").exists():
         return []
     with (folder / "names.csv").open(encoding="utf-8-sig", newline="") as file:
@@ -349,7 +349,7 @@ def listed(folder: Path) -> list[dict[str, str]]:
     return rows
 
 
-def inventory_agrees(world: World, audit: list[dict[str, object]]) -> None:
+def check_inventory(world: World, audit: list[dict[str, object]]) -> None:
     listing = [
         InventoryObject("archive", path.relative_to(world.folder).as_posix(), path.stat().st_size)
         for path in world.folder.rglob("*")
@@ -362,11 +362,11 @@ def inventory_agrees(world: World, audit: list[dict[str, object]]) -> None:
                 assert (found.documents, found.bytes) == (row["documents"], row["bytes"])
 
 
-async def pages_agree(world: World, shell: Shell, audit: list[dict[str, object]]) -> None:
+async def check_pages(world: World, shell: Shell, audit: list[dict[str, object]]) -> None:
     async with opened(settings_for(shell.settings["DOCV_REDIS_URL"], shell.folder)) as client:
         for row in audit:
-            told = (await client.look_up(str(row["eval_id"]))).json
-            assert shown(told) == shown(row)
+            record = (await client.look_up(str(row["eval_id"]))).json
+            assert common_fields(record) == common_fields(row)
             path = f"/page/evaluation?id={row['eval_id']}&pictures"
             page = (await client.send("GET", path, Authorization=basic(OPERATOR))).body.decode()
             if row["outcome"] in {"missing", "erased"}:

@@ -12,12 +12,12 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.queueing.publisher import count_backlog
 from tests.aging import let_a_minute_pass
 from tests.faults import without_ledger
-from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, running_cluster
 from tests.faults.killing import kill_repeatedly
 from tests.faults.scale import Scale
 
-# Most of them are quick, so that kills meet many beginnings and ends instead of a few long transfers.
+# Most of them are quick, so that kills hit many beginnings and ends instead of a few long transfers.
 _MIX = (Scenario.PASSPORT, Scenario.NO_DOCUMENTS, Scenario.NO_DOCUMENTS_NESTED, Scenario.NOT_FOUND)
 
 
@@ -27,20 +27,20 @@ def evaluations(count: int) -> list[str]:
     return [eval_id_for(kind, number) for number, kind in enumerate(kinds)]
 
 
-async def test_nothing_is_lost_incomplete_or_wrong_when_workers_are_killed(
+async def test_no_evaluation_is_lost_incomplete_or_wrong_when_workers_are_killed(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
     async with running_cluster(tmp_path / "stage", DOCV_LEASE_SECONDS="2") as cluster:
-        crew = await cluster.start_workers(2)
+        workers = await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run="killed")
         await kill_repeatedly(
             cluster,
-            crew,
+            workers,
             kills=scale.kills,
             total=len(eval_ids),
             ended=lambda: cluster.count_ended("killed"),
-            dice=random.Random(7),  # noqa: S311  # no secret hangs on it
+            dice=random.Random(7),  # noqa: S311  # not a secret
         )
         if not scale.long:
             await let_a_minute_pass(cluster.client)
@@ -49,30 +49,30 @@ async def test_nothing_is_lost_incomplete_or_wrong_when_workers_are_killed(
         seconds = time.monotonic() - began
     figures(f"SIGKILL: {scale.kills} kills, {result.sentence()}, {seconds:.0f} s ({counters.sentence()})")
     assert result.is_sound, result
-    assert counted_right(eval_ids, counters), counters
+    assert counters_match(eval_ids, counters), counters
 
 
 async def test_the_same_kills_lose_evaluations_without_a_ledger(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     if not scale.long:
-        pytest.skip("how much is lost is a matter of luck: only the long form tells it")
+        pytest.skip("the losses are random: only the long form measures them")
     began, eval_ids = time.monotonic(), evaluations(scale.evaluations)
     async with running_cluster(tmp_path / "stage") as cluster:
-        carried = cluster.folder / "carried"
-        crew = await cluster.start_workers(2, *without_ledger.COMMAND)
+        downloaded = cluster.folder / "downloaded"
+        workers = await cluster.start_workers(2, *without_ledger.COMMAND)
         await asyncio.to_thread(publish, cluster, eval_ids)
         await kill_repeatedly(
             cluster,
-            crew,
+            workers,
             *without_ledger.COMMAND,
             kills=scale.kills,
             total=len(eval_ids),
-            ended=lambda: count(carried),
-            dice=random.Random(7),  # noqa: S311  # no secret hangs on it
+            ended=lambda: count(downloaded),
+            dice=random.Random(7),  # noqa: S311  # not a secret
         )
-        await until_nothing_comes_any_more(cluster)
-        lost = len(eval_ids) - await count(carried)
+        await wait_until_queue_is_empty(cluster)
+        lost = len(eval_ids) - await count(downloaded)
         seconds = time.monotonic() - began
     figures(
         f"SIGKILL without a ledger: {scale.kills} kills, {len(eval_ids):,} evaluations, lost {lost}, {seconds:.0f} s"
@@ -84,7 +84,7 @@ def publish(cluster: Cluster, eval_ids: list[str]) -> None:
     app = without_ledger.application(cluster.redis.url)
     with app.connection_for_write() as connection, connection.Producer(auto_declare=False) as producer:
         for eval_id in eval_ids:
-            app.send_task(without_ledger.CARRY_TASK, args=[eval_id], producer=producer)
+            app.send_task(without_ledger.DOWNLOAD_TASK, args=[eval_id], producer=producer)
     app.close()
 
 
@@ -93,7 +93,7 @@ async def count(folder: Path) -> int:
     return await asyncio.to_thread(lambda: len(list(folder.iterdir())) if folder.is_dir() else 0)
 
 
-async def until_nothing_comes_any_more(cluster: Cluster) -> None:
+async def wait_until_queue_is_empty(cluster: Cluster) -> None:
     """Wait until no message has been queued or unacknowledged for longer than a redelivery takes."""
     quiet_since = time.monotonic()
     while time.monotonic() - quiet_since < 2 * without_ledger.VISIBILITY_SECONDS:

@@ -22,7 +22,7 @@ from tests.faults.scale import Scale
 from worker.config.settings import Settings
 
 _MOST_MEMORY = 100_000_000 + Settings.model_fields["memory_bytes"].default
-"""Bytes that a worker takes at most, whatever the sizes of bundles."""
+"""Bytes of memory that a worker uses at most, with bundles of any size."""
 _AT_ONCE = 8
 _SIZES = (750_000, 1_100_000, 2_300_000, 4_600_000, 12_000_000)
 _MOST_FAULTS = 1.5
@@ -45,12 +45,12 @@ def write_bundle(path: Path, size: int) -> dict[str, str]:
 
 
 @asynccontextmanager
-async def serving(*paths: Path) -> AsyncIterator[str]:
+async def serve_bundles(*paths: Path) -> AsyncIterator[str]:
     """Run a RiskOS that answers with each of the bundles in turn; yield its URL."""
-    turns = itertools.cycle(paths)
+    answers = itertools.cycle(paths)
 
     async def answer(_: web.Request) -> web.FileResponse:
-        return web.FileResponse(next(turns), headers={"Content-Type": "application/zip"})
+        return web.FileResponse(next(answers), headers={"Content-Type": "application/zip"})
 
     app = web.Application()
     app.router.add_get("/api/evaluation/{eval_id}/documents", answer)
@@ -64,7 +64,7 @@ async def serving(*paths: Path) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the most memory a process ever had is told by Linux")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports the peak memory of a process")
 async def test_memory_does_not_grow_when_eight_large_bundles_arrive_at_once(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -72,7 +72,7 @@ async def test_memory_does_not_grow_when_eight_large_bundles_arrive_at_once(
     hashes = await asyncio.to_thread(write_bundle, tmp_path / "large.zip", size)
     eval_ids = [str(uuid4()) for _ in range(_AT_ONCE)]
     async with (
-        serving(tmp_path / "large.zip") as url,
+        serve_bundles(tmp_path / "large.zip") as url,
         running_cluster(tmp_path / "stage", DOCV_RISKOS_URL=url, DOCV_LEASE_SECONDS="60") as cluster,
     ):
         (worker,) = await cluster.start_workers(1)
@@ -90,7 +90,7 @@ async def test_memory_does_not_grow_when_eight_large_bundles_arrive_at_once(
     assert left == []
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="page faults and the peak of memory are read as Linux tells them")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux reports page faults and peak memory")
 async def test_memory_is_bounded_and_reused_with_bundles_of_any_size(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
@@ -100,7 +100,7 @@ async def test_memory_is_bounded_and_reused_with_bundles_of_any_size(
         await asyncio.to_thread(write_bundle, path, size)
     count = len(sizes) * (20 if scale.long else 4)
     async with (
-        serving(*paths) as url,
+        serve_bundles(*paths) as url,
         running_cluster(
             tmp_path / "stage", DOCV_RISKOS_URL=url, DOCV_LEASE_SECONDS="60", DOCV_CONCURRENCY="64"
         ) as cluster,

@@ -17,8 +17,8 @@ _WITHOUT_PRIMARY_SECONDS = 3.0
 Fault = Callable[[FailingOver], Awaitable[None]]
 
 
-async def plan(redises: FailingOver) -> None:
-    """Exchange the roles; the former primary goes on as a replica."""
+async def swap_roles(redises: FailingOver) -> None:
+    """Swap the roles; the former primary becomes a replica."""
     await redises.demote()
 
 
@@ -42,7 +42,7 @@ async def freeze(redises: FailingOver) -> None:
 
 
 async def measure(cluster: Cluster, producer: Producer, fault: Fault) -> float:
-    """Cause a fault, and move the name seconds later; return how many seconds pass until all work again."""
+    """Cause a fault, and move the name seconds later; return the seconds until workers and server work again."""
     redises = cluster.redis
     assert isinstance(redises, FailingOver)
     await producer.wait_until_archived(len(producer.accepted), 90)
@@ -79,10 +79,10 @@ async def check_recovery(cluster: Cluster, scale: Scale, figures: Callable[[str]
 
 def list_faults(scale: Scale) -> list[Fault]:
     """Return the faults of a form."""
-    return [plan] * 5 + [kill, restart_elsewhere, freeze] if scale.long else [plan]
+    return [swap_roles] * 5 + [kill, restart_elsewhere, freeze] if scale.long else [swap_roles]
 
 
-async def test_workers_and_server_go_on_after_the_name_of_redis_moved(
+async def test_workers_and_server_keep_working_after_the_name_of_redis_moved(
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     async with running_cluster(
@@ -91,7 +91,7 @@ async def test_workers_and_server_go_on_after_the_name_of_redis_moved(
         await check_recovery(cluster, scale, figures, "messages in Redis")
 
 
-async def test_workers_and_server_go_on_after_the_name_of_redis_moved_with_messages_in_rabbitmq(
+async def test_workers_and_server_keep_working_after_redis_moved_with_messages_in_rabbitmq(
     scale: Scale, figures: Callable[[str], None], rabbitmq_url: str, tmp_path: Path
 ) -> None:
     async with running_cluster(

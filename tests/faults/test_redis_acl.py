@@ -20,23 +20,21 @@ async def test_the_documented_acl_allows_every_command(tmp_path: Path) -> None:
         [eval_id_for(Scenario.PASSPORT, number + start) for number in range(3)] for start in (1_000, 2_000)
     )
     async with running_cluster(tmp_path / "stage", DOCV_INTAKE_TOKENS=INTAKE_TOKEN) as cluster:
-        await cluster.client.execute_command(
-            "ACL", "SETUSER", "docv", "on", f">{PASSWORD}", *shell_words(rules["rules"])
-        )
+        await cluster.client.execute_command("ACL", "SETUSER", "docv", "on", f">{PASSWORD}", *unquote(rules["rules"]))
         cluster.settings["DOCV_REDIS_URL"] = cluster.redis.url.replace("//", f"//docv:{PASSWORD}@")
         (worker,) = await cluster.start_workers(1)
         await cluster.enqueue(live, run="live")
         (tmp_path / "ids.txt").write_text("\n".join(backfill))
         shell = Shell(tmp_path, cluster.settings)
-        done = await shell.run("backfill", "ids.txt", "--run", "backfill")
-        assert done.code == 0, done
+        finished = await shell.run("backfill", "ids.txt", "--run", "backfill")
+        assert finished.code == 0, finished
         await cluster.wait_until_all_ended("live", len(live))
         async with producing(cluster) as producer:
             await producer.wait_until_archived(0, 30)
             assert await producer.is_ready()
         for command in (("status",), ("rate",), ("dead-letters", "list")):
-            said = await shell.run(*command)
-            assert said.code == 0, said
+            finished = await shell.run(*command)
+            assert finished.code == 0, finished
         found = await shell.run("doctor")
         assert "NOPERM" not in found.out
         assert re.search(r" Redis +version", found.out), found.out
@@ -46,7 +44,7 @@ async def test_the_documented_acl_allows_every_command(tmp_path: Path) -> None:
     assert [(each["object"], each["context"]) for each in map(as_dict, denied)] == []
 
 
-def shell_words(rules: str) -> list[str]:
+def unquote(rules: str) -> list[str]:
     return [word.strip("'") for word in rules.split()]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tests.aging import let_a_minute_pass
-from tests.faults.check import FolderArchive, counted_right, examine
+from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.proxy import proxy_to
 from tests.faults.scale import Scale
@@ -19,7 +19,7 @@ Figures = Callable[[str], None]
 
 
 @asynccontextmanager
-async def under_way(
+async def running_evaluations(
     cluster: Cluster, name: str, figures: Figures, scale: Scale, *, faults: int
 ) -> AsyncIterator[list[float]]:
     """Run two workers; after the block, all evaluations must have ended.
@@ -42,17 +42,17 @@ async def under_way(
     seconds, longest = time.monotonic() - began, max(pauses)
     figures(f"Redis {name}, {faults}x: {result.sentence()}, at work again after {longest:.1f} s, {seconds:.0f} s")
     assert result.is_sound, result
-    assert counted_right(eval_ids, counters), counters
+    assert counters_match(eval_ids, counters), counters
     assert all(worker.is_alive for worker in cluster.workers)
     assert scale.allows(longest, most=_AGAIN_SECONDS)
 
 
-async def until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
+async def wait_until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
     """Wait until every worker has received another message; return how many seconds it took."""
     began = time.monotonic()
     stalled = {worker: worker.log.stat().st_size for worker in cluster.workers}
     while stalled:
-        stalled = {worker: size for worker, size in stalled.items() if not received(worker, since=size)}
+        stalled = {worker: size for worker, size in stalled.items() if not has_received(worker, since=size)}
         assert time.monotonic() - began < seconds, (
             f"{len(stalled)} workers have stalled: {await cluster.ledger.get_stats()}"
         )
@@ -60,21 +60,21 @@ async def until_all_consume(cluster: Cluster, seconds: float = 75) -> float:
     return time.monotonic() - began
 
 
-def received(worker: Worker, *, since: int) -> bool:
+def has_received(worker: Worker, *, since: int) -> bool:
     """Return whether a worker has received a message since its log had this length."""
     with worker.log.open("rb") as log:
         log.seek(since)
         return b" received" in log.read()
 
 
-async def harmed(cluster: Cluster, harm: Callable[[], Awaitable[None]]) -> float:
-    """Cause a fault while workers are full; return how many seconds after its end all consume again."""
-    await until_all_consume(cluster)
+async def measure_recovery(cluster: Cluster, cause_fault: Callable[[], Awaitable[None]]) -> float:
+    """Cause a fault while workers are busy; return the seconds from its end until all consume again."""
+    await wait_until_all_consume(cluster)
     cluster.riskos.change(latency_ms=1_000)
     await asyncio.sleep(0.5)
-    await harm()
+    await cause_fault()
     cluster.riskos.change(latency_ms=150)
-    return await until_all_consume(cluster)
+    return await wait_until_all_consume(cluster)
 
 
 async def test_workers_consume_again_after_redis_crashed(scale: Scale, figures: Figures, tmp_path: Path) -> None:
@@ -85,9 +85,9 @@ async def test_workers_consume_again_after_redis_crashed(scale: Scale, figures: 
             await asyncio.sleep(scale.down)
             await cluster.redis.start()
 
-        async with under_way(cluster, "killed", figures, scale, faults=scale.crashes) as pauses:
+        async with running_evaluations(cluster, "killed", figures, scale, faults=scale.crashes) as pauses:
             for _ in range(scale.crashes):
-                pauses.append(await harmed(cluster, crash))
+                pauses.append(await measure_recovery(cluster, crash))
 
 
 async def test_workers_consume_again_after_redis_was_frozen(scale: Scale, figures: Figures, tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ async def test_workers_consume_again_after_redis_was_frozen(scale: Scale, figure
             await asyncio.sleep(scale.frozen)
             cluster.redis.thaw()
 
-        async with under_way(cluster, f"frozen-{scale.frozen}-s", figures, scale, faults=1) as pauses:
-            pauses.append(await harmed(cluster, freeze))
+        async with running_evaluations(cluster, f"frozen-{scale.frozen}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await measure_recovery(cluster, freeze))
 
 
 async def test_workers_consume_again_after_redis_could_not_be_reached(
@@ -113,5 +113,5 @@ async def test_workers_consume_again_after_redis_could_not_be_reached(
             await asyncio.sleep(scale.cut)
             proxy.restore()
 
-        async with under_way(cluster, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
-            pauses.append(await harmed(cluster, cut))
+        async with running_evaluations(cluster, f"cut-{scale.cut}-s", figures, scale, faults=1) as pauses:
+            pauses.append(await measure_recovery(cluster, cut))

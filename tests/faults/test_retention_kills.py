@@ -1,6 +1,6 @@
 """A command is killed with SIGKILL at each of its calls to the archive; the same command completes it.
 
-In a folder it is killed before a call, and in S3 after one whose answer it does not get.
+In a folder it is killed before a call, and in S3 after a call whose answer it does not receive.
 """
 
 import asyncio
@@ -74,11 +74,11 @@ class Stage(ABC):
 
     @abstractmethod
     async def arrange(self) -> None:
-        """Make the archive again as it is before the command."""
+        """Restore the archive to its state before the command."""
 
     @abstractmethod
-    async def kill_at(self, place: int, *command: str) -> tuple[Finished, int]:
-        """Run a command and kill it at a call, or at none if that is 0; return how many calls it made."""
+    async def kill_at(self, call: int, *command: str) -> tuple[Finished, int]:
+        """Run a command and kill it at a call, or not if the call is 0; return how many calls it made."""
 
     @abstractmethod
     def versions(self, pattern: str) -> Collection[str]:
@@ -86,7 +86,7 @@ class Stage(ABC):
 
     @abstractmethod
     def is_held(self) -> bool:
-        """Return whether the evaluations are wholly under a matter; fail if a part of them is."""
+        """Return whether all of the evaluations are under a matter; fail if only a part is."""
 
     @property
     def shell(self) -> Shell:
@@ -142,10 +142,10 @@ class FolderStage(Stage):
         shutil.rmtree(self.folder)
         shutil.copytree(copy, self.folder)
 
-    async def kill_at(self, place: int, *command: str) -> tuple[Finished, int]:
+    async def kill_at(self, call: int, *command: str) -> tuple[Finished, int]:
         count = self.folder / "count"
-        killing = {"KILL_AT": str(place), "KILL_FOLDER": str(self.folder / "archive"), "KILL_COUNT": str(count)}
-        shell = replace(self.shell, settings=self.shell.settings | killing)
+        variables = {"KILL_AT": str(call), "KILL_FOLDER": str(self.folder / "archive"), "KILL_COUNT": str(count)}
+        shell = replace(self.shell, settings=self.shell.settings | variables)
         finished = await finish(await shell.start(*command, module="tests.faults.killed_command"))
         return finished, count.stat().st_size
 
@@ -176,7 +176,7 @@ class BucketStage(Stage):
 
     @property
     def settings(self) -> dict[str, str]:
-        # An application waits for as long as a worker may write: as briefly as it can.
+        # An application waits as long as a worker may write, so these times are as short as possible.
         waits = {"DOCV_LEASE_SECONDS": "2", "DOCV_PUT_SECONDS": "1"}
         return waits | {
             "DOCV_ARCHIVE_URL": f"s3://{self.s3.bucket}/{self.number}",
@@ -187,11 +187,11 @@ class BucketStage(Stage):
         self.number += 1
         await self.make()
 
-    async def kill_at(self, place: int, *command: str) -> tuple[Finished, int]:
-        self.proxy.replies, self.proxy.fuse = 0, place or None
-        through = {"DOCV_S3_ENDPOINT": f"http://127.0.0.1:{self.proxy.port}"}
-        process = await replace(self.shell, settings=self.shell.settings | through).start(*command)
-        self.proxy.blown = process.kill
+    async def kill_at(self, call: int, *command: str) -> tuple[Finished, int]:
+        self.proxy.replies, self.proxy.dropped_reply = 0, call or None
+        proxied = {"DOCV_S3_ENDPOINT": f"http://127.0.0.1:{self.proxy.port}"}
+        process = await replace(self.shell, settings=self.shell.settings | proxied).start(*command)
+        self.proxy.on_drop = process.kill
         return await finish(process), self.proxy.replies
 
     def versions(self, pattern: str) -> Collection[str]:
@@ -233,20 +233,20 @@ async def kill_and_complete(stage: Stage, command: tuple[str, ...], check: Calla
     finished, calls = await stage.kill_at(0, *command)
     assert finished.code == 0, finished.err
     await asyncio.to_thread(check)
-    places = stage.scale.spread(range(1, calls + 1), random.Random(calls))  # noqa: S311  # not a secret
+    chosen = stage.scale.spread(range(1, calls + 1), random.Random(calls))  # noqa: S311  # not a secret
     killed = 0
-    for place in places:
+    for call in chosen:
         await stage.arrange()
-        finished, _ = await stage.kill_at(place, *command)
+        finished, _ = await stage.kill_at(call, *command)
         killed += finished.code == -signal.SIGKILL
         await stage.complete(*command)
         await asyncio.to_thread(check)
-        if stage.scale.long or place == places[-1]:
+        if stage.scale.long or call == chosen[-1]:
             await stage.complete("verify", "--grace", "0")
     what = f"{' '.join(command[:2])}, {type(stage).__name__.removesuffix('Stage').lower()}"
     stage.figures(f"killed at a call to the archive, {what}: {killed} of {calls} calls, nothing half")
-    # The number of calls varies a little: commands look again while they wait, and answers may come in two pieces.
-    assert killed >= max(1, len(places) - 2)
+    # The number of calls varies a little: commands poll while they wait, and answers may come in two pieces.
+    assert killed >= max(1, len(chosen) - 2)
 
 
 async def test_an_application_that_is_killed_at_any_call_is_completed_by_the_same_command(

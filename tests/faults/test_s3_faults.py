@@ -1,4 +1,4 @@
-"""Each known fault of S3 at each write of an evaluation: whatever ends as archived is in the archive."""
+"""Each known fault of S3 at each write of an evaluation: every evaluation that ends as archived is in the archive."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable
@@ -62,20 +62,20 @@ FAULTS = {
 }
 
 
-class Picky(Wilful):
+class FaultyS3(Wilful):
     """An S3 that fails the writes of one object, and is checked after each request.
 
     Args:
         place: the index of the object in the order of first writes.
-        write: how it is treated.
-        times: how often; later writes succeed.
+        write: how each of these writes is treated.
+        times: how many writes fail; later ones succeed.
     """
 
     def __init__(self, place: int, write: Write, times: int) -> None:
         super().__init__()
-        self._place, self._write_, self.times = place, write, times
+        self._place, self._treatment, self.times = place, write, times
         self._seen: list[str] = []
-        self.met = 0
+        self.faults = 0
         self.broken: set[str] = set()
 
     def told(self, heard: Heard) -> Write | None:
@@ -84,8 +84,8 @@ class Picky(Wilful):
         if self._seen.index(heard.path) != self._place or not self.times:
             return None
         self.times -= 1
-        self.met += 1
-        return self._write_
+        self.faults += 1
+        return self._treatment
 
     def __call__(self, heard: Heard) -> Reply:
         reply = super().__call__(heard)
@@ -94,40 +94,44 @@ class Picky(Wilful):
 
 
 @dataclass
-class Yard:
-    """A ledger and a RiskOS, which archive one evaluation after the other."""
+class FaultRunner:
+    """A ledger and a RiskOS, with which evaluations are archived one after the other."""
 
     redis: Redis
     simulator: Simulator
     session: aiohttp.ClientSession
 
-    async def carried(self, number: int, picky: Picky) -> list[str]:
-        """Archive an evaluation in a bucket with a fault; return what was wrong."""
+    async def archive_with_fault(self, number: int, s3: FaultyS3) -> list[str]:
+        """Archive an evaluation in a bucket with a fault; return the errors."""
         await self.redis.flushall()
         eval_id = eval_id_for(_SCENARIO, number)
         ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
         await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=_RUN)))
-        async with listening(picky) as server:
-            archive = OwnS3(server, picky)
-            line = clock.line_to(self.simulator.url, self.session, DownloadOptions(), RetryPolicy(attempts=_ATTEMPTS))
+        async with listening(s3) as server:
+            archive = OwnS3(server, s3)
+            client = clock.line_to(self.simulator.url, self.session, DownloadOptions(), RetryPolicy(attempts=_ATTEMPTS))
             bucket = S3Bucket(store_at(server.url))
-            means = PipelineContext(
-                line, ArchiveGate(line.holds, line.breaker), UploadTarget(bucket), bucket, BundleUnpacker(Limits())
+            context = PipelineContext(
+                client,
+                ArchiveGate(client.holds, client.breaker),
+                UploadTarget(bucket),
+                bucket,
+                BundleUnpacker(Limits()),
             )
-            for turn in range(_ATTEMPTS):
-                for entry in await ledger.lease([eval_id], token=f"worker {turn}"):
-                    await attempt(entry, means, ledger)
+            for attempt_number in range(_ATTEMPTS):
+                for entry in await ledger.lease([eval_id], token=f"worker {attempt_number}"):
+                    await attempt(entry, context, ledger)
                 ended = await outcome_of(ledger)
                 if ended and not archive.keys() & {f"sandbox/{eval_id}/manifest.json"}:
                     wrong.append(f"{ended} without a manifest")
                 if ended:
                     break
-                picky.times = 0
-                await self.all_is_due(ledger, clock)
-        wrong += [f"{key} named what was not there" for key in picky.broken]
+                s3.times = 0
+                await self.make_all_due(ledger, clock)
+        wrong += [f"{key} named missing objects" for key in s3.broken]
         return wrong + ([] if ended in {Outcome.ARCHIVED, Outcome.UNCHANGED} else [f"it ended as {ended}"])
 
-    async def all_is_due(self, ledger: Ledger, clock: Clock) -> None:
+    async def make_all_due(self, ledger: Ledger, clock: Clock) -> None:
         """Let time pass until every hold is over, and parked evaluations are due."""
         await clock.passes()
         parked = await self.redis.zrange(_PARKED, 0, -1)
@@ -164,10 +168,10 @@ def store_at(url: str) -> S3Store:
 
 
 @contextlib.asynccontextmanager
-async def yard_with(redis: Redis) -> AsyncIterator[Yard]:
+async def open_runner(redis: Redis) -> AsyncIterator[FaultRunner]:
     options = SimulatorOptions(api_key=KEY, image_bytes=1_000)
     async with await start_simulator(options) as simulator, aiohttp.ClientSession() as session:
-        yield Yard(redis, simulator, session)
+        yield FaultRunner(redis, simulator, session)
 
 
 @pytest.mark.parametrize("times", [1, _FOR_GOOD], ids=["once", "until the attempt is over"])
@@ -175,16 +179,16 @@ async def test_no_evaluation_ends_as_archived_without_its_objects_when_s3_fails_
     times: int, figures: Callable[[str], None], redis: Redis
 ) -> None:
     wrong, missed = {}, []
-    async with yard_with(redis) as yard:
+    async with open_runner(redis) as runner:
         for fault, write in FAULTS.items():
             for place in range(_PUTS):
-                picky = Picky(place, write, times)
-                wrong[fault, place] = await yard.carried(place, picky)
-                missed += [] if picky.met else [(fault, place)]
+                s3 = FaultyS3(place, write, times)
+                wrong[fault, place] = await runner.archive_with_fault(place, s3)
+                missed += [] if s3.faults else [(fault, place)]
     found = {where: what for where, what in wrong.items() if what}
     figures(
         f"S3, {'once' if times == 1 else 'for an attempt'}: {len(FAULTS)} faults at each of {_PUTS} PUTs: "
-        f"said to be archived and not: {len(found)}"
+        f"archived without its objects: {len(found)}"
     )
     assert found == {}
     assert missed == [], "these faults never happened"

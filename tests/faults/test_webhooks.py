@@ -93,9 +93,9 @@ async def test_an_event_answered_with_200_is_archived_with_one_request(
             await cluster.redis.start()
         await delivering
         seconds = time.monotonic() - began
-        await nothing_left(cluster, 1200 if scale.long else 100)
+        await wait_until_empty(cluster, 1200 if scale.long else 100)
         archived = sum(1 for _ in cluster.archive.glob("sandbox/*/manifest.json"))
-        asked = cluster.riskos.stats().by_evaluation
+        requests = cluster.riskos.stats().by_evaluation
         alive = server.is_alive and all(worker.is_alive for worker in cluster.workers)
         logs = b"".join(worker.log.read_bytes() for worker in cluster.workers)
     changed = Counter(
@@ -103,11 +103,11 @@ async def test_an_event_answered_with_200_is_archived_with_one_request(
         for each in events
         if each["event_type"] == "case_attachment_added"
     )
-    too_often = {eval_id: times for eval_id, times in asked.items() if times > 1 + changed[eval_id]}
+    too_often = {eval_id: times for eval_id, times in requests.items() if times > 1 + changed[eval_id]}
     figures(
         f"webhook: {len(events):,} events of {count:,} evaluations, {riskos.statuses[503]:,} answered 503 while Redis "
         f"was killed {crashes} times, {riskos.statuses[200]:,} answered 200; {archived:,} archived, "
-        f"{len(too_often)} asked for too often; {seconds:.0f} s to deliver"
+        f"{len(too_often)} requested too often; {seconds:.0f} s to deliver"
     )
     assert archived == count
     assert alive
@@ -117,7 +117,7 @@ async def test_an_event_answered_with_200_is_archived_with_one_request(
     assert b"Erika" not in logs
 
 
-async def nothing_left(cluster: Cluster, seconds: float) -> None:
+async def wait_until_empty(cluster: Cluster, seconds: float) -> None:
     """Wait until nothing is in flight any more, including repeated requests."""
     async with asyncio.timeout(seconds):
         while await cluster.client.hlen("docv:ledger:entries"):

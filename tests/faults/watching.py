@@ -1,4 +1,4 @@
-"""Watch a cluster during a test: its progress, its holds, and the attempts that it has count_lost_attempts."""
+"""Watch a cluster during a test: its progress, its holds, and its lost attempts."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ async def wait_until_half_ended(cluster: Cluster, run: str, total: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def reason_of_hold(cluster: Cluster, scope: str = "default") -> Reason | None:
+async def get_hold_reason(cluster: Cluster, scope: str = "default") -> Reason | None:
     """Return the reason of a hold; None if there is no hold."""
     hold = await Holds(cluster.client).get(scope)
     return hold.reason if hold else None
@@ -28,12 +28,12 @@ async def reason_of_hold(cluster: Cluster, scope: str = "default") -> Reason | N
 async def wait_until_held(cluster: Cluster, *reasons: Reason, scope: str = "default", seconds: float = 90) -> None:
     """Wait until something is on hold for one of these reasons."""
     async with asyncio.timeout(seconds):
-        while await reason_of_hold(cluster, scope) not in reasons:
+        while await get_hold_reason(cluster, scope) not in reasons:
             await asyncio.sleep(0.05)
 
 
 async def wait_until_released(cluster: Cluster, scope: str, seconds: float) -> None:
     """Wait until something is not on hold any more."""
     async with asyncio.timeout(seconds):
-        while await reason_of_hold(cluster, scope):
+        while await get_hold_reason(cluster, scope):
             await asyncio.sleep(0.05)

@@ -1,4 +1,4 @@
-"""A worker as one would write it without a ledger: the same Celery and queue, and a task that archives directly.
+"""A worker without a ledger: the same Celery and queue, and a task that archives directly.
 
 The fault tests kill it like ours, to show that they detect a loss.
 """
@@ -13,7 +13,7 @@ from kombu import Queue
 
 from worker.broker.redis_transport import KEY_PREFIX
 
-CARRY_TASK = "carry"
+DOWNLOAD_TASK = "download"
 QUEUE = "live"
 COMMAND = (
     "celery",
@@ -33,8 +33,8 @@ def application(redis_url: str) -> Celery:
 
     ``worker.app`` is not imported: it would install our own channel, which leaves redelivery to the ledger.
     """
-    made = Celery("without-ledger", broker=redis_url, set_as_current=False)
-    made.conf.update(
+    celery_app = Celery("without-ledger", broker=redis_url, set_as_current=False)
+    celery_app.conf.update(
         # The default exchange needs no binding, so messages may be sent before a worker has started.
         task_queues=[Queue(QUEUE, routing_key=QUEUE)],
         task_default_queue=QUEUE,
@@ -50,22 +50,22 @@ def application(redis_url: str) -> Celery:
             "unacked_mutex_expire": 2,
         },
     )
-    return made
+    return celery_app
 
 
-def carry(eval_id: str) -> None:
+def download(eval_id: str) -> None:
     """Download one evaluation and store it in the folder."""
     url = f"{os.environ['DOCV_RISKOS_URL']}/api/evaluation/{eval_id}/documents"
     request = urllib.request.Request(url, headers={"Authorization": f"Bearer {os.environ['DOCV_API_KEY']}"})  # noqa: S310
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # noqa: S310  # the simulator's
+        with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # the simulator's
             body = answer.read()
     except urllib.error.HTTPError as refusal:
         body = refusal.read()
-    folder = Path("carried")
+    folder = Path("downloaded")
     folder.mkdir(exist_ok=True)
     (folder / eval_id).write_bytes(body)
 
 
 app = application(os.environ.get("DOCV_REDIS_URL", "redis://127.0.0.1"))
-app.task(name=CARRY_TASK)(carry)
+app.task(name=DOWNLOAD_TASK)(download)

@@ -1,4 +1,4 @@
 """Other programs that do the same work; most of them read IDs from their standard input.
 
-They have an environment of their own (`constraints/bench.txt`): aiobotocore needs another botocore than docv-archive.
+They have their own environment (`constraints/bench.txt`), since aiobotocore needs another botocore than docv-archive.
 """

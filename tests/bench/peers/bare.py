@@ -8,7 +8,7 @@ import sys
 import aiohttp
 from obstore.store import S3Store
 
-from tests.bench.peers.floor import unpacked
+from tests.bench.peers.floor import unpack
 from tests.bench.peers.place import BUCKET, KEY, RISKOS, S3, document_key, manifest, manifest_key
 
 _AT_ONCE = 8
@@ -21,7 +21,7 @@ async def _archive(eval_id: str, http: aiohttp.ClientSession, s3: S3Store) -> No
         bundle = await answer.read()
     documents = []
     async with asyncio.TaskGroup() as group:
-        for name, content in unpacked(memoryview(bundle)):
+        for name, content in unpack(memoryview(bundle)):
             sha256 = hashlib.sha256(content).hexdigest()
             group.create_task(_put(s3, document_key(eval_id, sha256), content))
             documents.append((name, len(content), sha256))

@@ -52,7 +52,7 @@ async def _archive(eval_id: str, http: aiohttp.ClientSession, s3: Any) -> None:
 
 
 async def _main() -> None:
-    room, under_way = asyncio.Semaphore(_AT_ONCE), set()
+    slots, running = asyncio.Semaphore(_AT_ONCE), set()
     config = AioConfig(max_pool_connections=_AT_ONCE)
     async with (
         aiohttp.ClientSession(headers={"Authorization": f"Bearer {KEY}"}) as http,
@@ -60,11 +60,11 @@ async def _main() -> None:
         asyncio.TaskGroup() as group,
     ):
         while line := await asyncio.to_thread(sys.stdin.readline):
-            await room.acquire()
+            await slots.acquire()
             task = group.create_task(_archive(line.strip(), http, s3))
-            under_way.add(task)
-            task.add_done_callback(under_way.discard)
-            task.add_done_callback(lambda _: room.release())
+            running.add(task)
+            task.add_done_callback(running.discard)
+            task.add_done_callback(lambda _: slots.release())
 
 
 if __name__ == "__main__":

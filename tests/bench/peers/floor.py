@@ -30,7 +30,7 @@ class Connection:
         )
         self._buffer = bytearray(_READ)
 
-    def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> memoryview:
+    def request(self, method: str, path: str, body: bytes = b"", **headers: str) -> memoryview:
         """Send a request; return the body of its answer, which is valid until the next request."""
         lines = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(body)}"]
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
@@ -45,24 +45,24 @@ class Connection:
         self._socket.close()
 
     def _answer(self) -> memoryview:
-        have = 0
+        received = 0
         view = memoryview(self._buffer)
-        while (end := self._buffer.find(b"\r\n\r\n", 0, have)) < 0:
-            have += self._socket.recv_into(view[have:])
+        while (end := self._buffer.find(b"\r\n\r\n", 0, received)) < 0:
+            received += self._socket.recv_into(view[received:])
         head = bytes(view[:end]).lower()
         length = int(head.partition(b"content-length:")[2].partition(b"\r\n")[0])
-        whole = end + 4 + length
-        if whole > len(view):
-            self._buffer, old = bytearray(whole), view[:have]
+        total = end + 4 + length
+        if total > len(view):
+            self._buffer, old = bytearray(total), view[:received]
             view = memoryview(self._buffer)
-            view[:have] = old
-        while have < whole:
-            have += self._socket.recv_into(view[have:whole])
-        return view[end + 4 : whole]
+            view[:received] = old
+        while received < total:
+            received += self._socket.recv_into(view[received:total])
+        return view[end + 4 : total]
 
 
-def unpacked(data: memoryview) -> list[tuple[str, bytes]]:
-    """Return names and contents of a bundle that is valid."""
+def unpack(data: memoryview) -> list[tuple[str, bytes]]:
+    """Return names and contents of a valid bundle."""
     *_, count, _, at, _ = _END.unpack_from(data, len(data) - _END.size)
     found = []
     for _ in range(count):
@@ -77,14 +77,14 @@ def unpacked(data: memoryview) -> list[tuple[str, bytes]]:
 
 def archive(eval_id: str, riskos: Connection, s3: Connection) -> None:
     """Archive one evaluation."""
-    s3.ask("GET", f"/{BUCKET}/{manifest_key(eval_id)}")
-    bundle = riskos.ask("GET", f"/api/evaluation/{eval_id}/documents")
+    s3.request("GET", f"/{BUCKET}/{manifest_key(eval_id)}")
+    bundle = riskos.request("GET", f"/api/evaluation/{eval_id}/documents")
     documents = []
-    for name, content in unpacked(bundle):
+    for name, content in unpack(bundle):
         sha256 = hashlib.sha256(content).hexdigest()
-        s3.ask("PUT", f"/{BUCKET}/{document_key(eval_id, sha256)}", content, x_amz_content_sha256=sha256)
+        s3.request("PUT", f"/{BUCKET}/{document_key(eval_id, sha256)}", content, x_amz_content_sha256=sha256)
         documents.append((name, len(content), sha256))
-    s3.ask("PUT", f"/{BUCKET}/{manifest_key(eval_id)}", manifest(eval_id, len(bundle), documents))
+    s3.request("PUT", f"/{BUCKET}/{manifest_key(eval_id)}", manifest(eval_id, len(bundle), documents))
 
 
 def main() -> None:

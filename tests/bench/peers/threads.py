@@ -11,11 +11,11 @@ _THREADS = 16
 
 def main() -> None:
     """Archive evaluations, several at a time."""
-    archiver, room = Archiver(_THREADS), Semaphore(_THREADS * 2)
+    archiver, slots = Archiver(_THREADS), Semaphore(_THREADS * 2)
     with ThreadPoolExecutor(_THREADS) as pool:
         for eval_id in eval_ids():
-            room.acquire()
-            pool.submit(archiver.archive, eval_id).add_done_callback(lambda _: room.release())
+            slots.acquire()
+            pool.submit(archiver.archive, eval_id).add_done_callback(lambda _: slots.release())
 
 
 if __name__ == "__main__":
