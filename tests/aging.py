@@ -5,7 +5,7 @@ from redis.asyncio import Redis
 from tasks.model.job import Queue
 
 
-async def let_a_minute_pass(redis: Redis) -> None:
+async def age_queued_evaluations(redis: Redis) -> None:
     """Make queued evaluations a minute older; for a minute, the ledger assumes that a worker has their message."""
     for queue in Queue:
         key = f"docv:ledger:queued:{queue}"

@@ -27,7 +27,7 @@ async def archive_bundle(
         return await _archive(bucket, evaluation, bundle, contents, evidence)
 
 
-async def archive_refused(
+async def archive_as_unreadable(
     bucket: Bucket, data: bytes, evaluation: Evaluation = EVALUATION, target: UploadTarget | None = None
 ) -> Outcome:
     """Archive a bundle as unreadable, even if the current reader could read it."""
@@ -49,9 +49,7 @@ async def archive_tombstone(
     return await _archive(bucket, evaluation, answer, BundleContents(), evidence)
 
 
-async def archive_refusal(
-    bucket: Bucket, outcome: Outcome, status: int, evaluation: Evaluation = EVALUATION
-) -> Outcome:
+async def record_refusal(bucket: Bucket, outcome: Outcome, status: int, evaluation: Evaluation = EVALUATION) -> Outcome:
     """Record that RiskOS refused the request, or did not know the evaluation."""
     return await _archive(bucket, evaluation, NoBundle(outcome, status, "no"), BundleContents())
 

@@ -25,7 +25,7 @@ NAMES = ("documentfrontDoc_Front_1_blob.jpg", "documentbackDoc_Back_1_blob.jpg",
 PREFIX = "the/archive"
 
 
-class Hand(Protocol):
+class ArchiveEditor(Protocol):
     """Direct access to the objects of an archive, to tamper with them."""
 
     def listed(self) -> list[str]: ...
@@ -35,7 +35,7 @@ class Hand(Protocol):
 
 
 @dataclass(frozen=True)
-class FolderHand:
+class FolderEditor:
     root: Path
 
     def listed(self) -> list[str]:
@@ -54,7 +54,7 @@ class FolderHand:
 
 
 @dataclass(frozen=True)
-class BucketHand:
+class BucketEditor:
     s3: S3
 
     def listed(self) -> list[str]:
@@ -101,10 +101,10 @@ async def fill(bucket: Bucket, ids: Sequence[str], *, size: int = 2_000) -> None
                     await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, revision, size))
             case _:
                 await archive(bucket, eval_id, Outcome.ARCHIVED, documents(eval_id, 1, size))
-    await keep_run(bucket, ids, "q3")
+    await store_run(bucket, ids, "q3")
 
 
-async def keep_run(bucket: Bucket, ids: Sequence[str], run: str) -> None:
+async def store_run(bucket: Bucket, ids: Sequence[str], run: str) -> None:
     fingerprint = hashlib.sha256(b"".join(UUID(eval_id).bytes for eval_id in ids)).hexdigest()
     source = RunSource(name="ids.txt", fingerprint=fingerprint, ids=len(ids), repeated=0, bad=0)
     await store_run_list(bucket, ids, run=run, environment="sandbox", account="default", refresh=False, source=source)

@@ -85,7 +85,7 @@ async def finish(process: asyncio.subprocess.Process, *, given: str = "", second
     return Finished(process.returncode or 0, out.decode(), _ACCESS.sub("", errors), access)
 
 
-async def reached(condition: Callable[[], bool], process: asyncio.subprocess.Process, seconds: float = 60) -> None:
+async def wait_until(condition: Callable[[], bool], process: asyncio.subprocess.Process, seconds: float = 60) -> None:
     """Wait until a condition is met while a command runs."""
     try:
         async with asyncio.timeout(seconds):

@@ -22,7 +22,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
-from tests.counting import Counted
+from tests.counting import MetricGrowth
 from tests.rabbitmq import RABBITMQ_PROGRAMS, rabbitmq_url  # noqa: F401  # the fixture is for all tests
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -185,9 +185,9 @@ def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> S3:
 
 
 @pytest.fixture
-def counted() -> Counted:
+def counted() -> MetricGrowth:
     """The growth of the metrics of this process since the test began."""
-    return Counted()
+    return MetricGrowth()
 
 
 @pytest.fixture

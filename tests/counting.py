@@ -13,7 +13,7 @@ from worker.metrics.shared_metrics import SharedGauge
 from worker.metrics.worker_metrics import REGISTRY, preset_labels
 
 
-class Counted:
+class MetricGrowth:
     """The growth of the metrics of this process since this object was made."""
 
     def __init__(self) -> None:

@@ -18,7 +18,7 @@ CERTIFICATE = "receipts/disposals/sandbox/20250201T040000Z-0a1b2c3d.json"
 DISPOSED_AT = "2025-02-01T04:00:00.000Z"
 
 
-def schedule_of(*rules: dict[str, object]) -> Schedule:
+def make_schedule(*rules: dict[str, object]) -> Schedule:
     """Return a schedule with these rules, which are named by their number."""
     return Schedule.model_validate({"rule": [{"name": f"rule-{number}", **rule} for number, rule in enumerate(rules)]})
 

@@ -7,7 +7,7 @@ from typing import Any
 from botocore.awsrequest import AWSResponse, HeadersDict
 
 
-def answering_retention(
+def answer_lock_requests(
     retention: dict[str, str], absent: str = "NoSuchObjectLockConfiguration"
 ) -> Callable[..., AWSResponse]:
     """Return a callback for boto3's ``before-send``.

@@ -42,7 +42,7 @@ class Then(enum.Enum):
     """It is reset."""
     HANG = enum.auto()
     """It stays open, and the server sends nothing more."""
-    GO_ON = enum.auto()
+    SEND_ENDLESSLY = enum.auto()
     """The server sends zeros until the client closes the connection."""
 
 
@@ -55,7 +55,7 @@ class Reply:
 
 
 @dataclass(frozen=True)
-class Heard:
+class ReceivedRequest:
     """One request as it was received; names of headers in lower case."""
 
     method: str
@@ -64,7 +64,7 @@ class Heard:
     body: bytes
 
 
-Answer = Callable[[Heard], Reply | Awaitable[Reply]]
+Answer = Callable[[ReceivedRequest], Reply | Awaitable[Reply]]
 
 
 @dataclass
@@ -73,12 +73,12 @@ class Server:
 
     Attributes:
         url: of the server.
-        heard: the requests that it received.
-        sent: the zeros that it sent for ``Then.GO_ON``.
+        requests: the requests that it received.
+        sent: the zeros that it sent for ``Then.SEND_ENDLESSLY``.
     """
 
     url: str
-    heard: list[Heard] = field(default_factory=list)
+    requests: list[ReceivedRequest] = field(default_factory=list)
     sent: int = 0
 
 
@@ -94,19 +94,19 @@ def http(
         headers: values may be bytes that are not text.
     """
     promised = len(body) if promised is None else promised
-    lines = [f"HTTP/1.1 {status} Said so".encode(), f"Content-Length: {promised}".encode()]
+    lines = [f"HTTP/1.1 {status} OK".encode(), f"Content-Length: {promised}".encode()]
     for name, value in (headers or {}).items():
         lines.append(name.encode() + b": " + (value if isinstance(value, bytes) else value.encode()))
     return b"\r\n".join([*lines, b"", body])
 
 
-def zipped(body: bytes, disposition: str | bytes | None = None) -> bytes:
+def bundle_reply(body: bytes, disposition: str | bytes | None = None) -> bytes:
     """Return a response with a bundle, as RiskOS sends it."""
     named = {} if disposition is None else {"Content-Disposition": disposition}
     return http(200, body, headers={"Content-Type": "application/zip", **named})
 
 
-def json(status: int, body: bytes, **headers: str) -> bytes:
+def json_reply(status: int, body: bytes, **headers: str) -> bytes:
     """Return an error, as RiskOS sends it; an underscore in a header's name stands for a hyphen."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return http(status, body, headers={"Content-Type": "application/json", **named})
@@ -138,9 +138,9 @@ class Clock:
         """Wait for a permit, or for the end of a hold."""
         if seconds > _SHORT_SECONDS:
             self.waits.append(seconds)
-            await self.passes()
+            await self.let_time_pass()
 
-    async def passes(self) -> None:
+    async def let_time_pass(self) -> None:
         """Let time pass until every hold is over, or due for its probe."""
         async for key in self.redis.scan_iter(match=hold_key("*")):
             if await self.redis.hexists(key, "pause"):
@@ -149,7 +149,7 @@ class Clock:
                 await self.redis.delete(key)
             self._rate_limiter.set_hold(key.removeprefix(hold_key("")), 0.0)
 
-    def line_to(
+    def make_client(
         self, url: str, http: aiohttp.ClientSession, terms: DownloadOptions, policy: RetryPolicy
     ) -> RiskOSClient:
         """Return a RiskOS client that waits on this clock."""
@@ -161,16 +161,16 @@ class Clock:
 
 
 @contextlib.asynccontextmanager
-async def saying(*replies: Reply | bytes) -> AsyncIterator[Server]:
+async def serve_replies(*replies: Reply | bytes) -> AsyncIterator[Server]:
     """Listen, and answer requests with these replies in order; the last one is repeated."""
     script = [reply if isinstance(reply, Reply) else Reply(reply) for reply in replies]
     left = iter(script)
-    async with listening(lambda _: next(left, script[-1])) as server:
+    async with serve_requests(lambda _: next(left, script[-1])) as server:
         yield server
 
 
 @contextlib.asynccontextmanager
-async def listening(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
+async def serve_requests(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """Listen, and answer each request with the result of a callable."""
     server = Server("")
     connections: dict[asyncio.Task[None], asyncio.WriteTransport] = {}
@@ -205,7 +205,7 @@ async def listening(answer: Answer, tls: ssl.SSLContext | None = None) -> AsyncI
 async def _exchange(server: Server, answer: Answer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Then:
     """Answer one request; return what happens to the connection."""
     request = await _request(reader)
-    server.heard.append(request)
+    server.requests.append(request)
     result = answer(request)
     reply = result if isinstance(result, Reply) else await result
     writer.write(reply.data)
@@ -217,7 +217,7 @@ async def _exchange(server: Server, answer: Answer, reader: asyncio.StreamReader
         case Then.RESET:
             no_linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, no_linger)
-        case Then.GO_ON:
+        case Then.SEND_ENDLESSLY:
             while server.sent < _MOST_SENT:
                 writer.write(_BLOCK)
                 server.sent += len(_BLOCK)
@@ -225,18 +225,18 @@ async def _exchange(server: Server, answer: Answer, reader: asyncio.StreamReader
     return reply.then
 
 
-async def _request(reader: asyncio.StreamReader) -> Heard:
+async def _request(reader: asyncio.StreamReader) -> ReceivedRequest:
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     line, *lines = head.rstrip().split("\r\n")
     method, path, _ = line.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
     body = await reader.readexactly(int(headers.get("content-length", 0)))
-    return Heard(method, path, headers, body)
+    return ReceivedRequest(method, path, headers, body)
 
 
 @dataclass(frozen=True)
 class Write:
-    """How ``Wilful`` treats one write.
+    """How ``ScriptedS3`` treats one write.
 
     Attributes:
         stores: whether it stores the object.
@@ -248,7 +248,7 @@ class Write:
 
 
 class S3State(enum.Enum):
-    """The states of ``Wilful``."""
+    """The states of ``ScriptedS3``."""
 
     FINE = enum.auto()
     """It works."""
@@ -275,7 +275,7 @@ _REFUSALS = {
 }
 
 
-class Wilful:
+class ScriptedS3:
     """An S3 that treats its first writes as scripted, and later ones as S3 does in its current state.
 
     Attributes:
@@ -290,35 +290,35 @@ class Wilful:
         self.objects: dict[str, bytes] = {}
         self.writes = 0
 
-    def told(self, heard: Heard) -> Write | None:  # noqa: ARG002  # subclasses use it
+    def next_write(self, request: ReceivedRequest) -> Write | None:  # noqa: ARG002  # subclasses use it
         """Return how to treat a write; None to treat it as S3 does."""
         return self._script.pop(0) if self._script else None
 
-    def __call__(self, heard: Heard) -> Reply:
+    def __call__(self, request: ReceivedRequest) -> Reply:
         """Answer a request."""
         if self.state is S3State.DOWN:
             return Reply(b"", Then.RESET)
-        if self.state in _REFUSALS and not (self.state is S3State.READ_ONLY and heard.method != "PUT"):
+        if self.state in _REFUSALS and not (self.state is S3State.READ_ONLY and request.method != "PUT"):
             return Reply(s3_error(*_REFUSALS[self.state]))
-        if heard.method == "PUT":
-            return self._write(heard)
-        held = self.objects.get(heard.path)
+        if request.method == "PUT":
+            return self._write(request)
+        held = self.objects.get(request.path)
         return Reply(s3_error(404, "NoSuchKey") if held is None else http(200, held, headers=_object_headers(held)))
 
-    def _write(self, heard: Heard) -> Reply:
+    def _write(self, request: ReceivedRequest) -> Reply:
         self.writes += 1
-        write = self.told(heard)
-        if write is None and not self._allows(heard):
+        write = self.next_write(request)
+        if write is None and not self._allows(request):
             return Reply(s3_error(412, "PreconditionFailed"))
         if write is None or write.stores:
-            self.objects[heard.path] = heard.body
-        return (write and write.reply) or Reply(http(200, headers={"ETag": _etag(heard.body)}))
+            self.objects[request.path] = request.body
+        return (write and write.reply) or Reply(http(200, headers={"ETag": _etag(request.body)}))
 
-    def _allows(self, heard: Heard) -> bool:
-        held = self.objects.get(heard.path)
-        if "if-match" in heard.headers:
-            return held is not None and _etag(held) == heard.headers["if-match"]
-        return held is None or "if-none-match" not in heard.headers
+    def _allows(self, request: ReceivedRequest) -> bool:
+        held = self.objects.get(request.path)
+        if "if-match" in request.headers:
+            return held is not None and _etag(held) == request.headers["if-match"]
+        return held is None or "if-none-match" not in request.headers
 
 
 def s3_error(status: int, code: str) -> bytes:

@@ -35,12 +35,12 @@ def named(exporter: InMemorySpanExporter, name: str) -> ReadableSpan:
     return found
 
 
-def trace_of(span: ReadableSpan) -> int:
+def get_trace_id(span: ReadableSpan) -> int:
     assert span.context
     return span.context.trace_id
 
 
-def parent_of(span: ReadableSpan) -> int | None:
+def get_parent_id(span: ReadableSpan) -> int | None:
     return span.parent.span_id if span.parent else None
 
 

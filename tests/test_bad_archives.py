@@ -15,7 +15,7 @@ from click.testing import CliRunner
 from scripts.cli import main
 from tasks.storage.bucket import Bucket
 from tasks.storage.open_bucket import open_bucket
-from tests.archives import PREFIX, BucketHand, FolderHand, Hand, eval_ids, fill
+from tests.archives import PREFIX, ArchiveEditor, BucketEditor, FolderEditor, eval_ids, fill
 from tests.conftest import S3
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
@@ -42,7 +42,7 @@ class CommandResult:
 class DamageableArchive:
     """Runs commands on an archive with one evaluation, which a test can tamper with."""
 
-    hand: Hand
+    editor: ArchiveEditor
     folder: Path
 
     def run(self, command: str, eval_id: str = MINE) -> CommandResult:
@@ -66,16 +66,16 @@ async def _fill(bucket: Bucket) -> None:
 @pytest.fixture(params=["folder", "s3"])
 def damageable(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DamageableArchive:
     if request.param == "folder":
-        url, hand = (tmp_path / "archive").as_uri(), FolderHand(tmp_path / "archive")
+        url, editor = (tmp_path / "archive").as_uri(), FolderEditor(tmp_path / "archive")
     else:
         s3: S3 = request.getfixturevalue("s3")
-        url, hand = f"s3://{s3.bucket}/{PREFIX}", BucketHand(s3)
+        url, editor = f"s3://{s3.bucket}/{PREFIX}", BucketEditor(s3)
         monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
     monkeypatch.setenv("DOCV_ARCHIVE_URL", url)
     monkeypatch.setenv("DOCV_LEASE_SECONDS", "2")
     monkeypatch.setenv("DOCV_PUT_SECONDS", "1")
     asyncio.run(_fill(open_bucket(open_archive(Settings()))))
-    return DamageableArchive(hand, tmp_path)
+    return DamageableArchive(editor, tmp_path)
 
 
 def _changed(**facts: object) -> Callable[[bytes], bytes]:
@@ -119,13 +119,13 @@ OUTPUTS = {
 def test_each_command_reports_a_damaged_manifest_and_erase_removes_it(
     damageable: DamageableArchive, damage: str
 ) -> None:
-    damageable.hand.put(MANIFEST, DAMAGES[damage](damageable.hand.get(MANIFEST)))
+    damageable.editor.put(MANIFEST, DAMAGES[damage](damageable.editor.get(MANIFEST)))
     for command, words in zip(COMMANDS, OUTPUTS[damage], strict=False):
         result = damageable.run(command)
         assert (result.code, words in result.text) == (int(words != '"outcome":"archived"'), True), result
     erased = damageable.run("erase")
     assert (erased.code, "erased" in erased.text) == (0, True), erased
-    assert [key for key in damageable.hand.listed() if MINE in key and "receipts" not in key] == [MANIFEST]
+    assert [key for key in damageable.editor.listed() if MINE in key and "receipts" not in key] == [MANIFEST]
     again = damageable.run("audit")
     assert (again.code, '"cause":"erased"' in again.text) == (0, True), again
 
@@ -156,5 +156,5 @@ def test_each_command_reports_a_bucket_that_does_not_exist(
 ) -> None:
     monkeypatch.setenv("DOCV_ARCHIVE_URL", "s3://no-such-bucket/kept")
     monkeypatch.setenv("DOCV_S3_ENDPOINT", s3.endpoint)
-    result = DamageableArchive(BucketHand(s3), tmp_path).run(command)
+    result = DamageableArchive(BucketEditor(s3), tmp_path).run(command)
     assert (result.code, "there is no such bucket" in result.text) == (3, True), result

@@ -38,10 +38,10 @@ from tasks.storage.run_list import RunSource, store_run_list
 from tests.archives import eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
-from tests.retention import answering_retention
+from tests.retention import answer_lock_requests
 from tests.scripts.retention.test_disposal import VersionedArchive
-from tests.scripts.serve.conftest import OPERATOR, RECORDS, basic, opened, settings_for
-from tests.scripts.serve.page.conftest import Person
+from tests.scripts.serve.conftest import OPERATOR, RECORDS, basic, running_client, settings_for
+from tests.scripts.serve.page.conftest import PageUser
 from worker.clients.archive import check_archive, open_archive
 from worker.config.settings import Settings
 
@@ -373,17 +373,17 @@ async def test_the_rights_of_a_server_are_enough_to_show_evaluations_cancel_runs
     roles.use(roles.make("server"))
     roles.enforce()
 
-    async with opened(settings) as client:
-        operator = Person(client, OPERATOR)
+    async with running_client(settings) as client:
+        operator = PageUser(client, OPERATOR)
         assert (await client.send("GET", "/readyz", Authorization=basic(OPERATOR))).status == 200
         assert (await client.look_up(ids[0])).status == 200
         assert (await client.look_up(str(uuid4()))).status == 404
         path, event = f"/evaluations/{ids[0]}/events", {"event": "closed", "date": "2026-01-31"}
         for status in (201, 200):
             assert (await client.send("POST", path, event, Authorization=f"Bearer {RECORDS}")).status == status
-        page = (await operator.see(f"/page/evaluation?id={ids[0]}&pictures")).body.decode()
+        page = (await operator.get_page(f"/page/evaluation?id={ids[0]}&pictures")).body.decode()
         picture = html.unescape(re.findall(r'href="(/page/pictures/[^"]+)"', page)[0])
-        assert (await operator.see(picture)).status == 200
+        assert (await operator.get_page(picture)).status == 200
         assert "2 cancelled" in (await operator.press("/page/cancel?run=q4")).body.decode()
     with pytest.raises(StorageError):
         await fill(open_bucket(open_archive(settings)), eval_ids(3)[2:])
@@ -440,7 +440,7 @@ async def test_the_rights_of_an_eraser_are_enough_to_erase_and_dispose_and_all_a
     recorded, archive, evaluation = RecordedRights(), open_s3_archive(settings), Evaluation(eval_id, "sandbox")
     assert archive
     archive.client.meta.events.register("provide-client-params.s3", recorded.call)
-    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
+    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests({}))
     bucket = recorded.wrap(open_bucket(open_archive(settings)), f"arn:aws:s3:::{s3.bucket}/kyc")
     request = ErasureRequest("request 4711", "operator", "a-host", bypass_governance=True)
     await dispose_and_lock(VersionedArchive(settings, bucket, s3=s3), archive)

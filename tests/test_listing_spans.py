@@ -17,7 +17,7 @@ from tasks.storage.bucket import S3Bucket
 from tasks.telemetry import tracing
 from tests.commands import Shell
 from tests.conftest import S3
-from tests.spans import attributes_of, named, parent_of, spans  # noqa: F401  # a fixture
+from tests.spans import attributes_of, get_parent_id, named, spans  # noqa: F401  # a fixture
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -99,7 +99,7 @@ async def test_each_page_of_a_listing_is_a_span_without_a_key(
     ] * len(pages)
     assert {span.status.status_code for span in finished} == {StatusCode.UNSET}
     # The work on a page is not a part of the request for it.
-    assert {parent_of(span) for span in finished if span.name == "work"} == {None}
+    assert {get_parent_id(span) for span in finished if span.name == "work"} == {None}
     assert _EVAL_ID not in "".join(span.to_json() for span in finished)
 
 

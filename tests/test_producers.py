@@ -19,7 +19,7 @@ from tasks.model.outcome import Outcome
 from tasks.queueing.message import read_message
 from tasks.storage.local_bucket import LocalBucket
 from tests.archives import archive
-from tests.scripts.serve.conftest import INTAKE, RECORDS, Client, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, RECORDS, Client, running_client, settings_for
 from worker.broker.redis_transport import broker_transport_url
 
 PAGE = (Path(__file__).parents[1] / "docs" / "producers.md").read_text("utf-8")
@@ -53,7 +53,7 @@ async def lease_evaluation(redis: Redis) -> Job:
 
 @pytest.fixture
 async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Client]:
-    async with opened(settings_for(redis_url, tmp_path)) as client:
+    async with running_client(settings_for(redis_url, tmp_path)) as client:
         yield client
 
 
@@ -95,7 +95,7 @@ async def test_the_example_of_an_event_can_be_repeated(redis_url: str, redis: Re
     assert redis
     (tmp_path / "retention.toml").write_text('[[rule]]\nname = "a"\nkeep_for = "5y"\nclock = "relationship_ended"\n')
     await archive(LocalBucket(tmp_path / "archive"), EVAL_ID, Outcome.NO_DOCUMENTS)
-    async with opened(settings_for(redis_url, tmp_path, retention=tmp_path / "retention.toml")) as client:
+    async with running_client(settings_for(redis_url, tmp_path, retention=tmp_path / "retention.toml")) as client:
         variables = {"ARCHIVER_URL": client.url, "RECORDS_TOKEN": RECORDS}
         outputs = [json.loads(await run("bash", "-euc", example("relationship_ended"), **variables)) for _ in range(2)]
     assert [each["recorded"] for each in outputs] == [True, False]

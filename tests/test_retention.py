@@ -14,7 +14,7 @@ from scripts.cli import main
 from tasks.storage.local_bucket import LocalBucket
 from tests.archives import eval_ids, fill
 from tests.scripts.retention.disposals import RetainedArchive
-from tests.scripts.serve.conftest import OPERATOR, basic, opened, settings_for
+from tests.scripts.serve.conftest import OPERATOR, basic, running_client, settings_for
 from worker.config.settings import Settings
 
 CLOSED, HELD, LATE, TOMBSTONE = eval_ids(4)
@@ -120,6 +120,6 @@ def test_every_report_shows_the_disposals_before_and_after_a_legal_hold(folder: 
 
 async def get_page(settings: Settings, eval_id: str) -> str:
     """Return the page of an evaluation, as an operator sees it."""
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         answer = await client.send("GET", f"/page/evaluation?id={eval_id}", Authorization=basic(OPERATOR))
         return answer.body.decode()

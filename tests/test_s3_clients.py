@@ -17,7 +17,7 @@ from obstore.store import S3Store
 
 from scripts.verify.s3_requests import open_s3_requests
 from tests.bench.certificate import write_certificate
-from tests.riskos import http, saying
+from tests.riskos import http, serve_replies
 from tests.tls import server_context, tls_server
 from tests.tls_proxy import ProxiedRequest, tls_proxy
 from worker.clients.archive import open_archive
@@ -210,12 +210,12 @@ async def test_every_client_uses_the_proxy_of_boto3(
     is_direct: bool,  # noqa: FBT001  # a parameter of the test
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with saying(http(404)) as server, saying(http(404)) as proxy:
+    async with serve_replies(http(404)) as server, serve_replies(http(404)) as proxy:
         for name, value in {"HTTP_PROXY": proxy.url, **variables}.items():
             monkeypatch.setenv(name, value.format(proxy=proxy.url))
         with contextlib.suppress(FileNotFoundError, ClientError):
             await send(Settings(archive_url="s3://archive", s3_endpoint=server.url))
-    assert (len(server.heard), len(proxy.heard)) == (is_direct, not is_direct)
+    assert (len(server.requests), len(proxy.requests)) == (is_direct, not is_direct)
 
 
 TRUST = {

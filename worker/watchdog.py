@@ -67,11 +67,11 @@ class Watchdog:
         """Expect the next call for this loop within some seconds."""
         self._rounds_due[loop] = self._clock() + seconds
 
-    def message_handled(self) -> None:
+    def record_message(self) -> None:
         """Record that a message was taken."""
         self._waiting_since = None
 
-    def queue_observed(self, *, waiting: bool) -> None:
+    def observe_queue(self, *, waiting: bool) -> None:
         """Record whether messages wait while this process has free slots."""
         now = self._clock()
         # If Redis has not answered for a while, it is unknown since when messages wait.

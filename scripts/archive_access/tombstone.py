@@ -32,7 +32,7 @@ async def write_tombstone(
         StorageError: the manifest may not have been written.
     """
     # Imported lazily: few commands need it, and it loads the metrics of workers.
-    from tasks.pipeline.manifest_builder import build_unasked_tombstone  # noqa: PLC0415  # as the comment says
+    from tasks.pipeline.manifest_builder import build_tombstone_without_request  # noqa: PLC0415  # as the comment says
 
     job = Job(
         evaluation.eval_id,
@@ -45,7 +45,7 @@ async def write_tombstone(
         trigger=Trigger(source),
         evidence=(Evidence.NOT_COMPLETE,),
     )
-    tombstone = build_unasked_tombstone(evaluation, job).model_copy(update={"tags": dict(tags)})
+    tombstone = build_tombstone_without_request(evaluation, job).model_copy(update={"tags": dict(tags)})
     made = change(tombstone) or tombstone
     attributes = manifest_attributes(evaluation, made, tags)
     with contextlib.suppress(ManifestChanged, WriteUnconfirmed):

@@ -79,7 +79,7 @@ class MissingQueue:
         # The ledger is read first, so that an evaluation is still found if it is cancelled between the two reads.
         states = dict(zip(missing, await self.ledger.locate(missing), strict=True))
         unknown = [each for each, (state, _) in states.items() if state is None and each not in self.listed]
-        cancelled = await Cancellation(self.redis).find_taken_back(unknown) | self.cancelled.intersection(unknown)
+        cancelled = await Cancellation(self.redis).find_cancelled(unknown) | self.cancelled.intersection(unknown)
         wanted = [eval_id for eval_id in unknown if eval_id not in cancelled]
         self.counts.in_ledger += len(missing) - len(unknown)
         self.counts.cancelled += len(cancelled)

@@ -18,7 +18,7 @@ from scripts.console.exit_codes import NOT_ALL, OK
 from scripts.console.formatting import format_count
 from scripts.console.interrupts import interruptible
 from scripts.console.options import json_option
-from scripts.console.program_name import called_as
+from scripts.console.program_name import get_command_name
 from scripts.console.summary import outcome_table
 from scripts.local.machine import local_workers
 from scripts.simulator.bundles import documents_of
@@ -182,5 +182,5 @@ def _print_next_steps(console: Console, archive: Path, eval_ids: Sequence[str], 
         console.print(f"  {kind}{path.stem[:_SHOWN]}{'…' if len(path.stem) > _SHOWN else ''}{path.suffix}")
     console.print(
         f"and [bold]{archive}/quarantine[/] for what could not be read. "
-        f"With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold]{called_as(sys.argv[0])} run ids.txt[/]"
+        f"With a key of your own, in .env as DOCV_API_KEY:\n\n  [bold]{get_command_name(sys.argv[0])} run ids.txt[/]"
     )

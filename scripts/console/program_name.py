@@ -7,7 +7,7 @@ from pathlib import Path
 _PROGRAM = "docv-archive"
 
 
-def called_as(path: str) -> str:
+def get_command_name(path: str) -> str:
     """Return how a shell in this folder calls the command.
 
     Args:

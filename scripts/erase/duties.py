@@ -87,7 +87,7 @@ class RetentionDuties:
         documents = manifest.documents_of(kinds) if kinds else manifest.documents
         events = await read_events(bucket, evaluation) if self._schedule.events else {}
         decisions = (decide_held(self._schedule, manifest, document, events) for document in documents)
-        return _make_duty(each for each in decisions if each.stands_against_erasure(self._today))
+        return _make_duty(each for each in decisions if each.prevents_erasure(self._today))
 
 
 def open_duties(settings: Settings) -> RetentionDuties | None:

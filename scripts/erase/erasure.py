@@ -241,7 +241,7 @@ async def _find_obstacle(
 ) -> ErasureRefused | Waiting | None:
     """Return why an erasure cannot begin, or None; a request that may wait is recorded."""
     if duty := await _find_duty(evaluation, stores):
-        return await _yield_to(duty, evaluation, request, stores, receipts, dry_run=dry_run)
+        return await _refuse_or_defer(duty, evaluation, request, stores, receipts, dry_run=dry_run)
     if items:
         # Checked before locks, because a matter explains the legal hold that S3 has on each object.
         await check_matters(stores.bucket, evaluation)
@@ -249,7 +249,7 @@ async def _find_obstacle(
     return ErasureRefused(why) if why else None
 
 
-async def _yield_to(
+async def _refuse_or_defer(
     duty: Duty,
     evaluation: Evaluation,
     request: ErasureRequest,
@@ -321,7 +321,7 @@ async def _mark_and_sweep(
 ) -> list[ObjectVersion] | ErasureRefused | Waiting:
     """Set the marker and make the first sweep; return the removed versions, or the obstacle."""
     if duty := await replace_with_marker(stores.bucket, evaluation, receipts[-1], stores.tags, stores.duties):
-        return await _yield_to(duty, evaluation, request, stores, receipts)
+        return await _refuse_or_defer(duty, evaluation, request, stores, receipts)
     await stores.redis_records.remove(evaluation, wait=False)
     items = await _list_items_to_remove(evaluation, stores)
     if why := await find_lock(items, request, stores):

@@ -6,7 +6,7 @@ from scripts.ids.candidate import is_id
 from scripts.ids.errors import BadSource
 from tasks.model.evaluation import printable_id
 
-ROWS_LOOKED_AT = 100
+DETECTION_ROWS = 100
 """The number of rows at the beginning of a source that columns are detected from."""
 _LISTED = 20
 _DIGITS = 6

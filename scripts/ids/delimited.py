@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, is_id
-from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
+from scripts.ids.columns import DETECTION_ROWS, choose, is_known
 from scripts.ids.errors import BadSource
 from scripts.ids.facts import RowColumns, RowReader
 from scripts.ids.lines import LONGEST, TOO_LONG, Lines
@@ -88,7 +88,7 @@ def read_delimited(numbered: Lines, layout: CsvLayout) -> Candidates:
 
 def _first_rows(beginning: list[tuple[int, str]], delimiter: str) -> list[list[str]]:
     rows = (row for _, row in _records(iter(beginning), delimiter) if not isinstance(row, BadCandidate))
-    return list(islice(rows, ROWS_LOOKED_AT))
+    return list(islice(rows, DETECTION_ROWS))
 
 
 def _likelihood(rows: list[list[str]]) -> tuple[int, int, int]:

@@ -33,7 +33,7 @@ class RowColumns(Protocol):
     """The columns that are read besides the column of the IDs."""
 
     @property
-    def are_asked_for(self) -> bool:
+    def are_requested(self) -> bool:
         """Whether any column was requested."""
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> RowReader | None:
@@ -83,7 +83,7 @@ class FactColumns:
     by_name: bool = False
 
     @property
-    def are_asked_for(self) -> bool:
+    def are_requested(self) -> bool:
         """Whether any column was requested."""
         return (self.document_type or self.reason_codes or self.event_at) is not None
 

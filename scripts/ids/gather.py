@@ -74,7 +74,7 @@ def gather(
         SettingsError: there are no credentials for S3.
     """
     folder = scratch_folder(settings)
-    _keep_apart(source, rejects)
+    _check_not_the_list(source, rejects)
     with (
         open_source(source, column=column, settings=settings, facts=facts) as candidates,
         Rejects(rejects) as refused,
@@ -94,7 +94,7 @@ def gather(
         return Gathered(ids, refused.count, repeated, explained, good.bad_times, refused.path)
 
 
-def _keep_apart(source: str, rejects: Path) -> None:
+def _check_not_the_list(source: str, rejects: Path) -> None:
     """Refuse a file for bad lines that is the list itself."""
     with contextlib.suppress(OSError, ValueError):  # one of them is not a file
         if rejects.samefile(source):

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates, RowCandidate, is_id
-from scripts.ids.columns import ROWS_LOOKED_AT, choose, is_known
+from scripts.ids.columns import DETECTION_ROWS, choose, is_known
 from scripts.ids.facts import RowColumns, RowReader
 from scripts.ids.lines import TOO_LONG, Lines, is_too_long
 from tasks.model.evaluation import printable_id
@@ -36,7 +36,7 @@ def find_key(numbered: Iterable[tuple[int, str]], column: str | None) -> str:
         BadSource: there is no such key, or more than one is possible.
     """
     values = (_value(line) for _, line in numbered)
-    objects = list(islice((value for value in values if isinstance(value, dict)), ROWS_LOOKED_AT))
+    objects = list(islice((value for value in values if isinstance(value, dict)), DETECTION_ROWS))
     if not objects:
         return column or "eval_id"
     names, nested = _name_keys(objects)

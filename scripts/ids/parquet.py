@@ -6,7 +6,7 @@ from typing import IO, Any
 from uuid import UUID
 
 from scripts.ids.candidate import BLANKS, BadCandidate, Candidates
-from scripts.ids.columns import ROWS_LOOKED_AT, choose
+from scripts.ids.columns import DETECTION_ROWS, choose
 from scripts.ids.errors import BadSource
 from scripts.ids.facts import RowColumns
 from worker.config.extras import explain_extra
@@ -58,7 +58,7 @@ def _open_table(file: IO[bytes]) -> Iterator[Any]:
 
 
 def _first_rows(table: Any) -> Iterator[list[str]]:
-    batch = next(table.iter_batches(batch_size=ROWS_LOOKED_AT, use_threads=False), None)
+    batch = next(table.iter_batches(batch_size=DETECTION_ROWS, use_threads=False), None)
     for row in batch.to_pylist() if batch else ():
         yield [_text(value) or "" for value in row.values()]
 

@@ -84,7 +84,7 @@ def _read_lines(head: list[tuple[int, str]], text: TextIO, column: str | None, f
         raise BadSource("it is one JSON document; expected JSON Lines, one object per line: jq -c '.[]' makes them")
     if is_json_line(first, column):
         return read_json_lines(lines, find_key(head, column), find_fact_keys(head, facts) if facts else None)
-    is_table = column is not None or (facts is not None and facts.are_asked_for)
+    is_table = column is not None or (facts is not None and facts.are_requested)
     if first and (is_table or is_delimited(first)):
         return read_delimited(lines, find_layout(head, column, facts))
     return read_text(lines)

@@ -182,9 +182,9 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
     def _write_once(self, repeated: bytearray) -> UniqueIds:
         digest = hashlib.sha256()
         count = 0
-        with ExitStack() as unless_all_is_well:
-            kept = unless_all_is_well.enter_context(_spooled(self._folder))
-            facts = unless_all_is_well.enter_context(_spooled(self._folder))
+        with ExitStack() as on_error:
+            kept = on_error.enter_context(_spooled(self._folder))
+            facts = on_error.enter_context(_spooled(self._folder))
             self._all.seek(0)
             self._facts.seek(0)
             for start in range(0, self._count, _AT_ONCE):
@@ -195,7 +195,7 @@ class Deduplicator(AbstractContextManager["Deduplicator"]):
                 count += len(values) // _ID_BYTES
                 if self._has_facts:
                     facts.write(_without(bits, self._facts.read(_AT_ONCE * _FACTS.size), _FACTS.size))
-            unless_all_is_well.pop_all()
+            on_error.pop_all()
         return UniqueIds(
             kept,
             facts,

@@ -48,7 +48,7 @@ class KeptColumns:
     """
 
     names: tuple[str, ...]
-    are_asked_for: bool = True
+    are_requested: bool = True
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> KeptPositions:
         """Return the positions of the columns, nested ones after the others.

@@ -141,7 +141,7 @@ async def apply_due(survey: Survey, options: ApplyOptions) -> int:
     with leave_no_folders(settings), scratch_file(scratch_folder(settings)) as file:
         async with _open_bucket(settings, options) as bucket:
             counts = await survey.run(bucket, survey.today, out=file, extender=extender)
-            due, most = counts.by_state[DocumentState.DUE], survey.schedule.most_evaluations(counts.evaluations)
+            due, most = counts.by_state[DocumentState.DUE], survey.schedule.max_evaluations(counts.evaluations)
             if due > most:
                 click.echo(
                     f"docv-archive: {format_count(due, 'evaluation')} have documents that are due, and max_per_run "

@@ -47,13 +47,13 @@ class AssessedDocument:
         document: the document.
         decision: which rule decides, and from when.
         state: whether it is due, or what it waits for.
-        goes_on: day from which it may be disposed of, if it is due or S3 keeps it.
+        disposable_from: day from which it may be disposed of, if it is due or S3 keeps it.
     """
 
     document: DocumentRecord
     decision: Decision
     state: DocumentState
-    goes_on: date | None = None
+    disposable_from: date | None = None
 
     @property
     def rule(self) -> str:
@@ -73,7 +73,7 @@ def assess(
         return found
     staying = {each.document.sha256 for each in found if each.state is not DocumentState.DUE}
     return [
-        replace(each, state=DocumentState.KEPT, goes_on=None)
+        replace(each, state=DocumentState.KEPT, disposable_from=None)
         if each.state is DocumentState.DUE and each.document.sha256 in staying
         else each
         for each in found

@@ -176,7 +176,7 @@ class Disposer:
             await asyncio.to_thread(self.stores.versions.tidy, evaluation)
         kept = {_hash_in(item.key) for item in locks}
         if kept:
-            await self._set_apart(planned, part, kept)
+            await self._move_to_own_certificate(planned, part, kept)
         disposals = defaultdict[str, list[DisposedRecord]](list)
         for each in ours:
             if each.receipt and each.sha256 not in kept:
@@ -258,7 +258,7 @@ class Disposer:
             )
         )
 
-    async def _set_apart(self, planned: PlannedEvaluation, part: int, hashes: Collection[str]) -> None:
+    async def _move_to_own_certificate(self, planned: PlannedEvaluation, part: int, hashes: Collection[str]) -> None:
         """Assign documents that S3 still keeps to a certificate of their own."""
 
         def change(manifest: Manifest) -> Manifest | None:

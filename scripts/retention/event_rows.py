@@ -84,7 +84,7 @@ class EventPositions:
 class EventColumns:
     """The columns ``event`` and ``date``, which a list of events must have."""
 
-    are_asked_for = True
+    are_requested = True
 
     def find(self, names: Sequence[str], nested: Sequence[str] = ()) -> EventPositions:  # noqa: ARG002  # as RowColumns has it
         """Return the positions of the columns.

@@ -47,14 +47,14 @@ class LockExtender:
         """
         manifest = walked.manifest
         # Images that must not be kept are stored without a lock, so that they can be erased.
-        if manifest is None or manifest.restricted or not self._has_turn(walked):
+        if manifest is None or manifest.restricted or not self._is_checked_today(walked):
             return
         for document in manifest.documents:
             decision = decide_held(self._schedule, manifest, document, walked.events)
             if decision.rule and decision.rule.keep is Keep.MUST:
                 await asyncio.to_thread(self._extend, document.key, decision.ends)
 
-    def _has_turn(self, walked: WalkedEvaluation) -> bool:
+    def _is_checked_today(self, walked: WalkedEvaluation) -> bool:
         is_reported = any(self._today - each.received <= _REPORTED for each in walked.events.values())
         return is_reported or (int(walked.evaluation.eval_id[:8], 16) + self._today.toordinal()) % self._turns == 0
 

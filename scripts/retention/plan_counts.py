@@ -76,7 +76,7 @@ class PlanCounts:
         self.evaluations += 1
         states = set()
         for each in documents:
-            month = f"{each.goes_on:%Y-%m}" if each.goes_on else ""
+            month = f"{each.disposable_from:%Y-%m}" if each.disposable_from else ""
             place = (each.state, each.rule, each.document.kind, month)
             self._documents[place] += 1
             self._bytes[place] += each.document.size

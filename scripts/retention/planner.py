@@ -90,11 +90,11 @@ class Planner:
         found = [await self._look_up_lock(each) if each.state is DocumentState.DUE else each for each in documents]
         last = {
             each.document.sha256: each
-            for each in sorted(found, key=lambda each: each.goes_on or date.min)
-            if each.goes_on
+            for each in sorted(found, key=lambda each: each.disposable_from or date.min)
+            if each.disposable_from
         }
         return [
-            replace(each, state=last_one.state, goes_on=last_one.goes_on)
+            replace(each, state=last_one.state, disposable_from=last_one.disposable_from)
             if (last_one := last.get(each.document.sha256))
             else each
             for each in found
@@ -102,12 +102,12 @@ class Planner:
 
     async def _look_up_lock(self, assessed: AssessedDocument) -> AssessedDocument:
         """Return a due document with its day of disposal, and as locked if its lock outlasts the plan."""
-        goes_on, state = max(assessed.goes_on or self._today, self._today), DocumentState.DUE
+        disposable_from, state = max(assessed.disposable_from or self._today, self._today), DocumentState.DUE
         lock = await self._find_lock(assessed.document.key)
         if lock and lock.until:
-            goes_on = max(goes_on, first_free_day(lock.until))
-            state = state_of_lock(lock) if goes_on > self._until else state
-        return replace(assessed, state=state, goes_on=goes_on)
+            disposable_from = max(disposable_from, first_free_day(lock.until))
+            state = state_of_lock(lock) if disposable_from > self._until else state
+        return replace(assessed, state=state, disposable_from=disposable_from)
 
     async def _find_lock(self, key: str) -> VersionLock | None:
         if self._find_retention is None:

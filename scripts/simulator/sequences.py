@@ -13,9 +13,9 @@ from scripts.simulator.steps import (
     error,
     gateway,
     one_more_document,
+    other_evaluation,
     page,
     redirect,
-    somebody_elses,
     wait,
     wait_until,
 )
@@ -46,8 +46,8 @@ _SEQUENCES: dict[Scenario, tuple[Step, ...]] = {
     Scenario.HTML_ONCE: (page, documents),
     Scenario.HTML_ALWAYS: (page,),
     Scenario.REDIRECT_ALWAYS: (redirect,),
-    Scenario.FOREIGN_FILENAME_ONCE: (somebody_elses, documents),
-    Scenario.FOREIGN_FILENAME_ALWAYS: (somebody_elses,),
+    Scenario.FOREIGN_FILENAME_ONCE: (other_evaluation, documents),
+    Scenario.FOREIGN_FILENAME_ALWAYS: (other_evaluation,),
     Scenario.GATEWAY_404_ONCE: (empty(404), documents),
     Scenario.GATEWAY_404_ALWAYS: (empty(404),),
     Scenario.GATEWAY_MESSAGE_ALWAYS: (error(404, NO_ROUTE),),
@@ -69,7 +69,7 @@ def answer_to(question: SimulatedRequest) -> SimulatedResponse:
     return sequence[min(question.attempt, len(sequence)) - 1](question)
 
 
-def changes_its_mind(eval_id: str) -> bool:
+def has_several_answers(eval_id: str) -> bool:
     """Return whether the answer depends on how often the evaluation was requested."""
     return len(_sequence(eval_id)) > 1
 

@@ -22,7 +22,7 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.rate import SimulatedLimit, SimulatedLimiter, retry_after
 from scripts.simulator.records import record_of
 from scripts.simulator.scenarios import Scenario, scenario_of
-from scripts.simulator.sequences import answer_to, changes_its_mind
+from scripts.simulator.sequences import answer_to, has_several_answers
 from scripts.simulator.stats import SimulatorStats, StatsSnapshot
 from scripts.simulator.steps import documents
 from tasks.errors import BadEvalId
@@ -139,7 +139,7 @@ class SimulatedAccount:
         if eval_id is None:
             return json_answer(400, messages.NO_UUID)
         attempt = 1
-        if changes_its_mind(eval_id):  # other evaluations cost no memory
+        if has_several_answers(eval_id):  # other evaluations cost no memory
             self._attempts[eval_id] += 1
             attempt = self._attempts[eval_id]
         question = SimulatedRequest(

@@ -15,7 +15,7 @@ Step = Callable[[SimulatedRequest], SimulatedResponse]
 
 _OK, _FOUND, _TOO_MANY = 200, 302, 429
 _WAIT_SECONDS = 1
-_SOMEBODY_ELSE = eval_id_for(Scenario.DOCUMENTED, 2**48 - 1)
+_OTHER_EVAL_ID = eval_id_for(Scenario.DOCUMENTED, 2**48 - 1)
 
 
 def documents(question: SimulatedRequest) -> SimulatedResponse:
@@ -28,9 +28,9 @@ def one_more_document(question: SimulatedRequest) -> SimulatedResponse:
     return _bundle(question, bundle_of(question.eval_id, question.image_bytes, changed=True))
 
 
-def somebody_elses(question: SimulatedRequest) -> SimulatedResponse:
+def other_evaluation(question: SimulatedRequest) -> SimulatedResponse:
     """Answer with filename and documents of another evaluation."""
-    return documents(dataclasses.replace(question, eval_id=_SOMEBODY_ELSE))
+    return documents(dataclasses.replace(question, eval_id=_OTHER_EVAL_ID))
 
 
 def damaged(how: Callable[[damage.Documents], bytes]) -> Step:

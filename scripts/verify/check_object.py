@@ -32,8 +32,8 @@ async def check_object(
 async def _find_faults(ctx: VerifyContext, expected: ExpectedObject, listed: ListedObject | None) -> Faults:
     if listed is None:
         return [(Problem.OBJECT_MISSING, "a manifest lists it")]
-    if listed.size != expected.size_there:
-        return [(Problem.SIZE_DIFFERS, f"expected {expected.size_there} bytes, found {listed.size}")]
+    if listed.size != expected.stored_size:
+        return [(Problem.SIZE_DIFFERS, f"expected {expected.stored_size} bytes, found {listed.size}")]
     if ctx.depth is VerifyDepth.SIZES:
         return []
     # One request reads the bytes and the attributes of a plain object that fits into memory.

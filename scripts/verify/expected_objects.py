@@ -37,7 +37,7 @@ class ExpectedObject:
     sealed_with: str | None = None
 
     @property
-    def size_there(self) -> int:
+    def stored_size(self) -> int:
         """Size of the stored object in bytes."""
         return self.size if self.sealed_with is None else sealed_size(self.size, self.sealed_with)
 

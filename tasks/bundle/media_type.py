@@ -174,8 +174,8 @@ _OFTEN_UNKNOWN = frozenset(
 
 # Matchers are listed by type, because some are unsafe: Zstandard's recurses as deep as a hostile file demands, and
 # others match only two letters. Types that this module detects better are left out.
-_TOLD_HERE = {each for brands in _BRANDS for each in brands.values()} | {_PDF, *_EBML_TYPES.values(), *_OLE_TYPES}
-_MATCHERS = [matcher for matcher in filetype.types if matcher.mime in {_ANIMATED, *_EXTENSIONS} - _TOLD_HERE]
+_DETECTED_HERE = {each for brands in _BRANDS for each in brands.values()} | {_PDF, *_EBML_TYPES.values(), *_OLE_TYPES}
+_MATCHERS = [matcher for matcher in filetype.types if matcher.mime in {_ANIMATED, *_EXTENSIONS} - _DETECTED_HERE]
 # These signatures consist of letters only, so a text may begin with them: "BMW", "GIFT", "ID3".
 _MAY_BE_TEXT = frozenset({_UNKNOWN, "image/bmp", "image/gif", "audio/mpeg"})
 

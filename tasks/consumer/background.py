@@ -97,7 +97,7 @@ class BackgroundLoops:
         number = await self._cancellation.count()
         if number == self._cancellations:
             return
-        for eval_id in await self._cancellation.find_unwanted(self._parts.leases.list_waiting()):
+        for eval_id in await self._cancellation.find_cancelled_in_flight(self._parts.leases.list_waiting()):
             if job := self._parts.leases.take_back(eval_id):
                 await self._consumer.release(job)
         self._cancellations = number
@@ -120,7 +120,7 @@ class BackgroundLoops:
         read = [queue for queue in parts.queues if queue not in paused_queues and parts.prefetch.can_fetch(queue)]
         # A replica still counts messages but delivers none. Raise in this case, because this worker has not stalled.
         await check_writable(parts.redis)
-        parts.watchdog.queue_observed(waiting=any(messages.waiting[queue] for queue in read))
+        parts.watchdog.observe_queue(waiting=any(messages.waiting[queue] for queue in read))
         _, unpublished = await dispatch(parts.ledger, parts.publisher, messages, holds, parts.fair_share.fetch_limit)
         for eval_ids in unpublished.values():
             self._process_directly(eval_ids)

@@ -86,7 +86,7 @@ class Consumer:
 
     async def _handle_fetched(self, message: Message) -> bool:
         parts = self._parts
-        parts.watchdog.message_handled()
+        parts.watchdog.record_message()
         with parts.prefetch.track_message(message.queue):
             try:
                 if parts.pause.is_closed:

@@ -64,7 +64,7 @@ class Cancellation:
         found = await self._script.call_in_chunks("cancel", eval_ids)
         return CancelCounts(found.count(_CANCELLED), found.count(_IN_FLIGHT))
 
-    async def find_taken_back(self, eval_ids: Sequence[str]) -> set[str]:
+    async def find_cancelled(self, eval_ids: Sequence[str]) -> set[str]:
         """Return those that were cancelled for all their orders and not accepted again.
 
         The ledger remembers the newest million.
@@ -82,6 +82,6 @@ class Cancellation:
         """Return a counter that grows whenever evaluations in flight may have been cancelled."""
         return read_count(await self._redis.hget(f"{KEY_PREFIX}reached", "cancellations"))
 
-    async def find_unwanted(self, eval_ids: Sequence[str]) -> set[str]:
+    async def find_cancelled_in_flight(self, eval_ids: Sequence[str]) -> set[str]:
         """Return those evaluations in flight that were cancelled for all their orders."""
         return set(await self._script.call_in_chunks("unwanted", eval_ids))

@@ -39,7 +39,7 @@ class DeadLetters:
         """Return the number of dead letters with a cause."""
         return read_score(await self._redis.zscore(f"{KEY_PREFIX}causes", cause))
 
-    async def list_of_cause(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
+    async def list_by_cause(self, cause: str, count: int, *, skip: int = 0) -> list[str]:
         """Return the evaluations of at most ``count`` dead letters with a cause, the latest failure first."""
         return [str(each) for each in await self._redis.zrevrange(f"{KEY_PREFIX}dead:{cause}", skip, skip + count - 1)]
 

@@ -17,7 +17,7 @@ local function has_new_evidence(job, facts)
 end
 
 -- A run counts an evaluation of its list once. If it failed for the run before the list began again, it is pending again.
-local function take_failure_back(letter, order)
+local function uncount_failure(letter, order)
   if not order.listed or not contains(letter.runs, order.run) then return end
   count({ order.run }, 'failed', -1)
   count({ order.run }, 'total', -1)
@@ -43,7 +43,7 @@ local function accept_new(id, order, dead_before)
   local common, text = job_of_order(order)
   local facts, letter = order.facts and order.facts[id], dead_before and pop_dead_letter(id)
   if has_damaged then redis.call('HDEL', damaged, id) end
-  if letter then take_failure_back(letter, order) end
+  if letter then uncount_failure(letter, order) end
   if facts or letter then
     local job = cjson.decode(text)
     if letter then job.suspect = true end
@@ -60,7 +60,7 @@ local function accept_new(id, order, dead_before)
 end
 
 -- Mark a job if an order without a run wants the evaluation, so that a hold on a run does not stop it.
-local function note_unnamed(job, run)
+local function mark_without_run(job, run)
   if run == '' or #job.runs == 0 then job.unnamed = true end
 end
 
@@ -73,7 +73,7 @@ end
 -- Order another attempt for an evaluation, after the attempt in flight.
 local function merge_into_next_attempt(job, order, facts)
   local run = order.run
-  if job.again then note_unnamed(job.again, run) end
+  if job.again then mark_without_run(job.again, run) end
   local again = job.again or { queue = order.queue, trigger = order.trigger, trace = order.trace, runs = {}, due = 0,
                                refresh = false, without_request = order.without_request }
   job.again = again
@@ -106,7 +106,7 @@ end
 
 -- Merge an order into the job of an evaluation; return whether to publish it.
 local function merge_into_job(id, job, order, facts)
-  note_unnamed(job, order.run)
+  mark_without_run(job, order.run)
   job.refresh = job.refresh or order.refresh
   job.even_if_erased = later(covered_until(job.even_if_erased, job.accepted), order.even_if_erased)
   job.without_request = job.without_request and order.without_request

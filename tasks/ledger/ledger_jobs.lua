@@ -37,7 +37,7 @@ end
 local has_damaged = redis.call('EXISTS', damaged) == 1
 
 -- Remove an evaluation with a damaged entry from every set, and keep the text in `damaged` for an operator.
-local function set_aside(id, text)
+local function quarantine_entry(id, text)
   local of_runs, again = runs_of_damaged(text)
   local accounts = redis.call('SMEMBERS', held_accounts)
   accounts[#accounts + 1] = DEFAULT
@@ -55,7 +55,7 @@ end
 -- Return the job in a text, or nil if the text is damaged, which sets the evaluation aside.
 local function read_job(id, text)
   local job = decode(text, JOB)
-  if not job then set_aside(id, text) end
+  if not job then quarantine_entry(id, text) end
   return job
 end
 
@@ -188,7 +188,7 @@ local function finish_job(id, job, from)
 end
 
 -- Keep the text of a damaged dead letter in `damaged`, and remove it from the sets of all causes.
-local function set_letter_aside(id, text)
+local function quarantine_letter(id, text)
   for _, cause in ipairs(redis.call('ZRANGE', causes, 0, -1)) do
     if redis.call('ZREM', letters_key(cause), id) == 1 then redis.call('ZINCRBY', causes, -1, cause) end
   end
@@ -203,7 +203,7 @@ local function pop_dead_letter(id)
   if not text then return end
   local letter = decode(text, LETTER)
   redis.call('HDEL', dead, id)
-  if not letter then return set_letter_aside(id, text) end
+  if not letter then return quarantine_letter(id, text) end
   -- Dead letters of an older version are not in the set of their cause.
   if redis.call('ZREM', letters_key(letter.cause), id) == 1 then
     redis.call('ZINCRBY', causes, -1, letter.cause)

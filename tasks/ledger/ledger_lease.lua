@@ -3,7 +3,7 @@
 -- Keys: LAST, causes, dead, entries, leased, letters_key, now, parked, queue_of, queued, reached, refused, state_key,
 --   verbs.
 -- Uses: batch_write, count, get_number, read_all (writes); copy_without, finish_job, hold_for_runs, load, move,
---   owned_job, read_job, save, waits_for_runs (jobs); put_back, read_wanted (cancel); note_answer, write_answers
+--   owned_job, read_job, save, waits_for_runs (jobs); put_back, read_wanted (cancel); record_answer, write_answers
 --   (refusals).
 
 -- Record when the newest evaluation that was leased from a queue had been queued. If that is later than now, Redis's
@@ -92,7 +92,7 @@ local function complete_one(token, id, ending, job)
   local outcome, answer = string.match(ending, '^([%w_]+:[%w_]+):([%w_]+)$')
   outcome = outcome or ending
   count(job.runs, outcome, 1)
-  note_answer(id, job, outcome, answer)
+  record_answer(id, job, outcome, answer)
   if job.again then
     finish_job(id, job, 'leased')
   else

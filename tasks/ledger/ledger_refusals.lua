@@ -23,7 +23,7 @@ local function is_explained(evidence)
 end
 
 -- Record RiskOS's answer for an evaluation that ended: `answer` if there is one, or else what its outcome implies.
-local function note_answer(id, job, outcome, answer)
+local function record_answer(id, job, outcome, answer)
   local manifest = string.match(outcome, '^unchanged:(.+)$')
   -- No request is sent for an evaluation that has a manifest, unless the order is a refresh.
   if manifest and not answer and not job.refresh and not contains(job.refresh_outcomes or {}, manifest) then return end

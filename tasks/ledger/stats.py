@@ -11,7 +11,7 @@ from tasks.model.account import DEFAULT_ACCOUNT
 from tasks.model.job import Queue
 
 _SETS = ("queued:live", "queued:backfill", "leased", "parked", "held:runs")
-_LOOKED_AT = 200
+_PARKED_SAMPLE = 200
 _AGED = ("queued:live", "queued:backfill", "parked")
 
 
@@ -55,7 +55,7 @@ async def read_stats(redis: "Redis") -> LedgerStats:
 async def read_last_due(redis: "Redis") -> dict[str, float]:
     """Return the seconds until the last parked evaluation of each run is due, from the 200 that are due last."""
     seconds, micro = await redis.time()
-    found: Any = await redis.zrange(KEY_PREFIX + "parked", -_LOOKED_AT, -1, withscores=True)
+    found: Any = await redis.zrange(KEY_PREFIX + "parked", -_PARKED_SAMPLE, -1, withscores=True)
     if not found:
         return {}
     last: dict[str, float] = {}

@@ -85,7 +85,7 @@ class _Attempt:
         except LeaseLost as error:
             _record_lost_lease(error)
             if probe:
-                await ctx.gate.probe_inconclusive()
+                await ctx.gate.release_probe()
         except Exception as error:  # noqa: BLE001  # a failure of one evaluation must not stop the others
             return await self._record_failure(error, archive_probe=probe is not None)
         else:
@@ -100,7 +100,7 @@ class _Attempt:
             breaker.record_success()
         is_proof = await breaker.pause.record_success(self.job.account, self.started, has_written=has_used_both)
         if probe or is_proof:
-            await self.ctx.gate.probe_succeeded(probe or Reason.CANNOT_WRITE, has_written=result.has_written)
+            await self.ctx.gate.record_probe_success(probe or Reason.CANNOT_WRITE, has_written=result.has_written)
 
     async def _complete(self, result: ArchiveResult) -> None:
         job, seconds = self.job, time.monotonic() - self.started
@@ -124,7 +124,7 @@ class _Attempt:
         client = self.ctx.client
         fault = await client.breaker.record_failure(error, self.job, self.ledger, archive_probe=archive_probe)
         if archive_probe and not isinstance(error, StorageError | SpoolError):
-            await self.ctx.gate.probe_inconclusive()
+            await self.ctx.gate.release_probe()
         verdict = decide(error, self.job, client.retry_policy, fault)
         count_failed_attempt(cause_of(error))
         tracing.record_failure(type(error).__name__, cause=cause_of(error))

@@ -24,14 +24,14 @@ async def archive_guarded(
         with guard.active(), ctx.watch.attempt(job):
             result = await work()
     except Exception:
-        await _clear_up(job, evaluation, ctx, guard.keys)
+        await _remove_erased(job, evaluation, ctx, guard.keys)
         raise
     if result.unchanged is ManifestOutcome.ERASED or result.has_stored_erased:
-        await _clear_up(job, evaluation, ctx, guard.keys)
+        await _remove_erased(job, evaluation, ctx, guard.keys)
     return result
 
 
-async def _clear_up(job: Job, evaluation: Evaluation, ctx: ArchiveAccess, keys: Collection[str]) -> None:
+async def _remove_erased(job: Job, evaluation: Evaluation, ctx: ArchiveAccess, keys: Collection[str]) -> None:
     """Remove the objects of an attempt that an erasure covers; record them if a worker must not remove objects.
 
     Args:

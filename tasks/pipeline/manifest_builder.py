@@ -161,7 +161,7 @@ def _padding(contents: BundleContents) -> PaddingRecord | None:
     return PaddingRecord(**contents.padding._asdict()) if any(contents.padding) else None
 
 
-def build_unasked_tombstone(evaluation: Evaluation, job: Job) -> Manifest:
+def build_tombstone_without_request(evaluation: Evaluation, job: Job) -> Manifest:
     """Return the manifest of an evaluation that needs no request to RiskOS."""
     answer = NoBundle(Outcome.NO_DOCUMENTS, 0, None)
     return build_manifest(evaluation, job, answer, BundleContents(), retrieved_at=utc_now())

@@ -25,7 +25,7 @@ from tasks.pipeline.manifest_builder import (
     add_documents,
     add_facts,
     build_manifest,
-    build_unasked_tombstone,
+    build_tombstone_without_request,
     keep_keys,
     known_evidence,
 )
@@ -49,7 +49,7 @@ AcquireSlot = Callable[[Queue], AbstractAsyncContextManager[None]]
 ConfirmLease = Callable[[Job], Awaitable[None]]
 
 
-async def _always_ours(_: Job) -> None:
+async def _skip_confirmation(_: Job) -> None:
     """Confirm every lease."""
 
 
@@ -96,7 +96,7 @@ class PipelineContext:
     restricted_target: UploadTarget | None = None
     explained_queues: frozenset[Queue] = frozenset()
     acquire_slot: AcquireSlot = lambda _: contextlib.nullcontext()
-    confirm_lease: ConfirmLease = _always_ours
+    confirm_lease: ConfirmLease = _skip_confirmation
     watch: LeaseWatch = LeaseWatch()
     retention: RetentionPolicy = field(default_factory=RetentionPolicy)
 
@@ -155,7 +155,7 @@ async def _archive(job: Job, ctx: PipelineContext, *, is_confirmation: bool = Fa
     if before and _is_final(before.manifest, job, is_confirmation=is_confirmation):
         return await _record_facts(job, ctx, evaluation, before), False
     if job.without_request:
-        return await _record_unasked(job, ctx, evaluation, before), False
+        return await _record_without_request(job, ctx, evaluation, before), False
     # Reading the manifest and committing it need no memory for a bundle, so both happen outside the slot.
     async with ctx.acquire_slot(job.queue):
         ctx.gate.check_not_closed_since(closings)
@@ -242,7 +242,7 @@ async def _record_facts(
     )
 
 
-async def _record_unasked(
+async def _record_without_request(
     job: Job, ctx: PipelineContext, evaluation: Evaluation, before: StoredManifest | None
 ) -> ArchiveResult:
     """Write a tombstone without a request to RiskOS.
@@ -250,7 +250,7 @@ async def _record_unasked(
     Raises:
         ManifestChanged: another worker wrote a manifest meanwhile, and a tombstone must not hide its documents.
     """
-    manifest = build_unasked_tombstone(evaluation, job)
+    manifest = build_tombstone_without_request(evaluation, job)
     await ctx.confirm_lease(job)
     with span("manifest"):
         outcome = await commit(ctx.manifests, evaluation, manifest, before, ctx.target.tags)

@@ -78,7 +78,7 @@ async def _reread(job: Job, evaluation: Evaluation, ctx: RereadContext, before: 
         return unchanged
     data = await _load(evaluation, ctx, bundle)
     async with ctx.unpacker.unpacked(data, lenient=ctx.lenient) as contents:
-        if _gives_nothing(contents, before):
+        if _adds_nothing(contents, before):
             return unchanged
         draft = build_reread_manifest(before.manifest, contents)
         manifest = await store_contents(job, evaluation, replace(ctx, target=target), contents, before, draft)
@@ -92,7 +92,7 @@ async def _reread(job: Job, evaluation: Evaluation, ctx: RereadContext, before: 
     return ArchiveResult(outcome, has_written=True)
 
 
-def _gives_nothing(contents: BundleContents, before: StoredManifest) -> bool:
+def _adds_nothing(contents: BundleContents, before: StoredManifest) -> bool:
     """Return whether a bundle still cannot be read, or was read more completely before."""
     was_whole = before.manifest.manifest_outcome is ManifestOutcome.ARCHIVED
     return contents.is_damaged and (was_whole or not contents.documents)

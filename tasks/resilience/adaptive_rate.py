@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from tasks.model.account import Allowance
 from tasks.resilience.holds import KEY_BACKOFF, Hold, Holds, Reason
 from tasks.resilience.rate_headers import DAY, RateLimitHeaders
-from tasks.resilience.rate_limiter import QUOTA_LOOK_SECONDS, RateLimitScript
+from tasks.resilience.rate_limiter import QUOTA_PROBE_SECONDS, RateLimitScript
 from tasks.resilience.window_observer import WindowObserver
 
 _SHORT_RESET = 2.0
@@ -89,7 +89,7 @@ class AdaptiveRate:
         is_day_spent = self._is_day_spent(headers)
         is_urgent = is_day_spent or bool(headers.rate and headers.rate.remaining == 0)
         wait = await self._observer.flush(now) if is_urgent or self._observer.is_due(now) else 0.0
-        return QUOTA_LOOK_SECONDS if is_day_spent else wait
+        return QUOTA_PROBE_SECONDS if is_day_spent else wait
 
     def on_success(self) -> None:
         """Record a response other than 429, which ends a series of 429s."""
@@ -109,7 +109,7 @@ class AdaptiveRate:
         if headers.wait is None and (spent := self._spent(headers)):
             return await self._hold_for_spent(*spent)
         if self._is_day_spent(headers) and not headers.is_blocked:
-            return QUOTA_LOOK_SECONDS
+            return QUOTA_PROBE_SECONDS
         answers, self._answers = self._answers, 0
         requested_wait = -1 if headers.wait is None else round(headers.wait * 1000)
         window_wait = round(until_free * 1000) if headers.rate else -1

@@ -45,14 +45,14 @@ class ArchiveGate:
         if self._hold and self.generation > generation:
             raise ArchiveHeld(self._hold.reason, self._hold.remaining)
 
-    async def probe_inconclusive(self) -> None:
+    async def release_probe(self) -> None:
         """Record that the probe did not reach the archive; another one may be sent at once."""
         await self._holds.release_probe(ARCHIVE)
 
-    async def probe_succeeded(self, reason: Reason, *, has_written: bool) -> None:
+    async def record_probe_success(self, reason: Reason, *, has_written: bool) -> None:
         """End the hold after a successful probe; a probe that only read proves nothing if writes had failed."""
         if not has_written and reason is not Reason.CANNOT_READ:
-            await self.probe_inconclusive()
+            await self.release_probe()
             return
         await self._holds.end_after_probe(ARCHIVE)
         await self._breaker.reset(ARCHIVE, is_proved=True)

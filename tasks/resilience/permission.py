@@ -23,7 +23,7 @@ class Verdict(enum.StrEnum):
     """It is the evaluation's first 403."""
     EVALUATION = "evaluation"
     """Another evaluation got an answer since the first 403 of this one."""
-    ASK_CONTROL = "ask"
+    NEEDS_CONTROL = "ask"
     """No other got an answer since; a request for the one that got an answer last decides."""
     UNKNOWN = "unknown"
     """No other evaluation of the account ever got an answer."""

@@ -54,9 +54,9 @@ local PROBE_LEASE = 60 * 1000
 -- Clocks may differ by this much, for example after a failover, even if none was set.
 local CLOCK_STEP = 5 * 1000
 -- The request that finds out whether RiskOS's day is over may take this long; then another one is sent.
-local LOOK_LEASE = 10 * 1000
+local DAY_PROBE_LEASE = 10 * 1000
 -- window_observer.lua lets a request check a spent day after a quarter of an hour.
-local LONGEST_LOOK = 16 * 60 * 1000
+local LONGEST_DAY_PROBE = 16 * 60 * 1000
 -- Bins per window, and bins that are kept: for a window of a second, those up to the horizon and as many in the past.
 local BINS, RING = 20, 400
 local CLOCKS_APART = 20 * 1000
@@ -141,7 +141,7 @@ local function day_of_headers(quota, leave)
   if not to_number(seen_at) or now_ms - to_number(seen_at) >= DAY then return quota end
   if to_number(limit) then quota = math.min(quota or math.huge, math.max(0, to_number(limit) - leave)) end
   look_at = to_number(look_at) or 0
-  return quota, to_number(left), look_at - now_ms <= LONGEST_LOOK and look_at or 0
+  return quota, to_number(left), look_at - now_ms <= LONGEST_DAY_PROBE and look_at or 0
 end
 
 -- Place a hold on the queue; if it has one that waits for its probe, only extend that one.
@@ -172,7 +172,7 @@ local function check_quota(quota, reserve, leave)
   if is_spent and now_ms < look_at then
     return hold_for_quota(look_at, "RiskOS's day is spent: " .. math.max(0, left or 0) .. ' requests are left')
   end
-  if is_spent then redis.call('HSET', KEYS[3], 'look_at', now_ms + LOOK_LEASE) end
+  if is_spent then redis.call('HSET', KEYS[3], 'look_at', now_ms + DAY_PROBE_LEASE) end
   return nil, allowed, left
 end
 

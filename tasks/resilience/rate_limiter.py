@@ -19,7 +19,7 @@ from tasks.model.account import Account
 from tasks.model.job import Queue
 from tasks.resilience.holds import UNUSED_KEY, backfill_of, hold_key
 
-QUOTA_LOOK_SECONDS = 15 * 60.0
+QUOTA_PROBE_SECONDS = 15 * 60.0
 """If RiskOS says that no requests are left today, but not until when, one request finds out after this time."""
 _PATIENCE_SECONDS = 5.0
 _MAX_SLEEP_SECONDS = 5.0

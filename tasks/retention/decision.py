@@ -54,7 +54,7 @@ class Decision:
         """Return whether a person has to decide about the document."""
         return self._has_ended(today) and self.rule is not None and self.rule.then is Action.REVIEW
 
-    def stands_against_erasure(self, today: date) -> bool:
+    def prevents_erasure(self, today: date) -> bool:
         """Return whether a duty to keep the document prevents its erasure."""
         if self.rule is None or self.rule.keep is Keep.MAY:
             return False

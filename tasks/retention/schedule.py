@@ -230,7 +230,7 @@ class Schedule(BaseModel):
             if said[first.name] != said[second.name] and first.overlaps(second) and not second.covers(first)
         ]
 
-    def most_evaluations(self, total: int) -> int:
+    def max_evaluations(self, total: int) -> int:
         """Return how many evaluations an unattended run may dispose of; a share allows at least 100.
 
         Args:

@@ -91,7 +91,7 @@ class RiskOSClient:
                 case record:
                     if is_probe:
                         await self._end_hold()
-                    await self._obey_headers(response)
+                    await self._apply_headers(response)
                     return find_record_evidence(record or b"")
         return ()
 
@@ -106,14 +106,14 @@ class RiskOSClient:
                 case AccountRefused() as refused:
                     raise await self._hold_account(refused, refused.what, is_probe=is_probe)
                 case Forbidden(request_id=request_id):
-                    await self._obey_headers(response)
-                    judged = await self._judge_forbidden(evaluation, job, is_probe=is_probe)
+                    await self._apply_headers(response)
+                    judged = await self._classify_forbidden(evaluation, job, is_probe=is_probe)
                     # Another request may have been sent to judge this one; log and error name this one.
                     log_events.bind_request_id(request_id)
                     raise judged.with_request_id(request_id)
                 case result:
                     await self._record_answer(evaluation, is_probe=is_probe)
-                    await self._obey_headers(response)
+                    await self._apply_headers(response)
                     return result
         raise RateLimited(wait)
 
@@ -134,7 +134,7 @@ class RiskOSClient:
                 request = download(self.http, evaluation, self.account, self.options, handling)
                 return await _count(request)
         except RetryableError as error:
-            if is_probe and not await self._control_is_answered(evaluation, job, error):
+            if is_probe and not await self._is_control_answered(evaluation, job, error):
                 raise error.as_probe() from None
             raise
         except BundleTooLarge:
@@ -148,7 +148,7 @@ class RiskOSClient:
         self.rate_limiter.set_hold(self.account.name, wait)
         return wait
 
-    async def _obey_headers(self, response: Response[object]) -> None:
+    async def _apply_headers(self, response: Response[object]) -> None:
         """Adapt the rate to the headers of a response; the response also ends a series of 429s."""
         self.adaptive_rate.on_success()
         held_for = await self.adaptive_rate.on_headers(response.headers, response.sent_at, time.monotonic())
@@ -176,7 +176,7 @@ class RiskOSClient:
         if hold:
             await self.adaptive_rate.on_hold_ended(hold)
 
-    async def _judge_forbidden(self, evaluation: Evaluation, job: Job, *, is_probe: bool) -> ArchiveError:
+    async def _classify_forbidden(self, evaluation: Evaluation, job: Job, *, is_probe: bool) -> ArchiveError:
         """Return the error for a 403: one of the account, or one of the evaluation with its charge."""
         hold = await self.holds.get(self.account.name) if is_probe else None
         if hold and hold.reason is not Reason.FORBIDDEN:
@@ -190,11 +190,11 @@ class RiskOSClient:
                 return Forbidden(Charge.ALL)
             case Verdict.UNKNOWN:
                 return Forbidden(Charge.ATTEMPT)
-            case Verdict.ASK_CONTROL:
-                return await self._ask_control(replace(evaluation, eval_id=found.control), job)
+            case Verdict.NEEDS_CONTROL:
+                return await self._request_control(replace(evaluation, eval_id=found.control), job)
         return Forbidden(Charge.NOTHING)
 
-    async def _ask_control(self, control: Evaluation, job: Job) -> ArchiveError:
+    async def _request_control(self, control: Evaluation, job: Job) -> ArchiveError:
         """Request an evaluation that RiskOS answered before; return the error for the one that was answered 403."""
         is_probe = await self._acquire_permit(job)
         try:
@@ -216,7 +216,7 @@ class RiskOSClient:
         await self.permissions.flush()
         return Forbidden(Charge.ALL)
 
-    async def _control_is_answered(self, evaluation: Evaluation, job: Job, error: RetryableError) -> bool:
+    async def _is_control_answered(self, evaluation: Evaluation, job: Job, error: RetryableError) -> bool:
         """Return whether RiskOS answers for another evaluation, and end the hold if it does.
 
         The request is sent only if a probe failed whose evaluation had failed before: if only such evaluations are

@@ -79,7 +79,7 @@ async def amend(
                 "revision": previous.manifest.revision + 1,
                 "previous": hashlib.sha256(previous.stored.data).hexdigest(),
                 "documents": _with_first_times(previous.manifest, changed.documents),
-                "source": _source_of_rest(previous.manifest, changed),
+                "source": _source_of_remaining(previous.manifest, changed),
                 "archived_at": utc_now(),
                 "archiver": archiver(),
             }
@@ -160,7 +160,7 @@ def next_revision(previous: StoredManifest | None, manifest: Manifest) -> Manife
     # A worker may have read the manifest before a document was disposed of, and stored the same bytes again.
     documents = tuple(each for each in record.documents if each.sha256 not in known)
     rest = record.model_copy(update={"documents": _with_first_times(before, documents)})
-    return rest.model_copy(update={"source": _source_of_rest(record, rest)})
+    return rest.model_copy(update={"source": _source_of_remaining(record, rest)})
 
 
 def _leave_out_erased(before: Manifest, manifest: Manifest) -> Manifest:
@@ -195,7 +195,7 @@ def _keep_disposals(marker: Manifest, manifest: Manifest) -> Manifest:
     )
 
 
-def _source_of_rest(before: Manifest, rest: Manifest) -> SourceRecord | None:
+def _source_of_remaining(before: Manifest, rest: Manifest) -> SourceRecord | None:
     """Return the source record for the documents that are left; without any, it still says whether RiskOS had some."""
     has_fewer = len(rest.documents) < len(before.documents)
     if not has_fewer or rest.source_status not in {SourceStatus.PRESENT, SourceStatus.PARTLY_GONE}:

@@ -25,8 +25,8 @@ from tasks.queueing.publisher import Publisher, enqueue
 from tests import forked
 from tests.clocks import MovableClock, remove_shared_memory
 from tests.commands import KEY
-from tests.faults.forwarder import FailingOver
-from tests.faults.redis_server import RedisServer, WatchedRedis
+from tests.faults.forwarder import RedisFailover
+from tests.faults.redis_server import RedisServer, SentinelRedis
 from worker.app import make_publishing_app
 from worker.config.settings import Settings
 
@@ -99,7 +99,7 @@ class Cluster:
     def __init__(
         self,
         folder: Path,
-        redis: RedisServer | WatchedRedis | FailingOver,
+        redis: RedisServer | SentinelRedis | RedisFailover,
         riskos: Simulator,
         settings: Mapping[str, str],
     ) -> None:
@@ -269,9 +269,9 @@ async def running_cluster(
 
 def _make_redis(
     folder: Path, clock: MovableClock | None, *, watched: bool, replicas: int
-) -> RedisServer | WatchedRedis | FailingOver:
+) -> RedisServer | SentinelRedis | RedisFailover:
     if watched:
-        return WatchedRedis(folder)
+        return SentinelRedis(folder)
     if replicas:
-        return FailingOver(folder, replicas)
+        return RedisFailover(folder, replicas)
     return RedisServer(folder, environment=clock.environment if clock else None)

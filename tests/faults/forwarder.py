@@ -16,7 +16,7 @@ _PAUSE_MILLISECONDS = 10_000
 _AT_ONCE = ("--repl-diskless-sync-delay", "0")
 
 
-class FailingOver:
+class RedisFailover:
     """A primary and its replicas behind a forwarder with their common address.
 
     Args:
@@ -116,9 +116,9 @@ class FailingOver:
 
 
 @contextlib.asynccontextmanager
-async def failing_over(folder: Path) -> AsyncIterator[FailingOver]:
+async def running_failover(folder: Path) -> AsyncIterator[RedisFailover]:
     """Run two servers behind one address until the block ends."""
-    redises = FailingOver(folder)
+    redises = RedisFailover(folder)
     try:
         await redises.start()
         yield redises

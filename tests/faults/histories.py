@@ -8,7 +8,7 @@ from typing import Literal
 
 from scripts.simulator.damage import truncated, wrong_crc
 from tasks.model.outcome import SourceStatus
-from tests.riskos import json, zipped
+from tests.riskos import bundle_reply, json_reply
 from tests.zips import zip_of
 
 NAMES = (
@@ -68,17 +68,17 @@ class RiskOSEvaluation:
     def _response(self) -> bytes:
         match self.answer:
             case "not_found":
-                return json(404, b'{"message": "Evaluation not found"}')
+                return json_reply(404, b'{"message": "Evaluation not found"}')
             case "rejected":
-                return json(400, b'{"message": "Invalid request"}')
+                return json_reply(400, b'{"message": "Invalid request"}')
             case _ if not self.documents:
-                return json(400, b'{"message": "No Documents Found"}')
+                return json_reply(400, b'{"message": "No Documents Found"}')
             case "damages_one":
-                return zipped(wrong_crc(self.documents))
+                return bundle_reply(wrong_crc(self.documents))
             case "damages_all":
-                return zipped(truncated(self.documents))
+                return bundle_reply(truncated(self.documents))
             case _:
-                return zipped(zip_of(self.documents))
+                return bundle_reply(zip_of(self.documents))
 
     def readable(self) -> dict[str, bytes]:
         """Return the documents that can be read from the response."""

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-from tests.scripts.erase.test_erasure import PowerCut
+from tests.scripts.erase.test_erasure import SimulatedCrash
 
 _STEPS = frozenset({"create", "replace", "items", "remove", "tidy"})
 """Calls at which a process is killed."""
@@ -46,7 +46,7 @@ class _Killable:
             if not (is_last and switch.is_before):
                 result = await method(*arguments, **named)
             if is_last:
-                raise PowerCut
+                raise SimulatedCrash
             return result
 
         def now(*arguments: Any, **named: Any) -> Any:
@@ -54,7 +54,7 @@ class _Killable:
             if not (is_last and switch.is_before):
                 result = method(*arguments, **named)
             if is_last:
-                raise PowerCut
+                raise SimulatedCrash
             return result
 
         return later if asyncio.iscoroutinefunction(method) else now

@@ -19,7 +19,7 @@ from scripts.archive_access.s3_client import S3Archive, open_s3_archive
 from tasks.model.evaluation import Evaluation
 from tasks.storage.bucket import S3Bucket
 from tests.conftest import S3
-from tests.retention import answering_retention
+from tests.retention import answer_lock_requests
 from worker.clients.archive import open_archive
 from worker.clients.object_lock import LockingClient
 from worker.config.settings import Settings
@@ -102,4 +102,4 @@ class LockedBucket:
         versions = [each for each in self._keys.getlist(key, []) if isinstance(each, FakeKey)]
         found = [each for each in versions if version_id in {None, each.version_id} and each.lock_until]
         retentions = [_RETENTION.format(each.lock_mode, each.lock_until) for each in found[-1:]]
-        return answering_retention({key: retentions[0]} if retentions else {})(request, **named)
+        return answer_lock_requests({key: retentions[0]} if retentions else {})(request, **named)

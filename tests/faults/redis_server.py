@@ -114,7 +114,7 @@ class RedisServer:
         return False
 
 
-class Watcher(RedisServer):
+class SentinelServer(RedisServer):
     """A Sentinel: it watches a server, and promotes its replica when it has been down for a second.
 
     Args:
@@ -138,7 +138,7 @@ class Watcher(RedisServer):
         return str(self._configuration), "--sentinel"
 
 
-class WatchedRedis:
+class SentinelRedis:
     """Two Redis servers, and a Sentinel that promotes the second if the first fails.
 
     Args:
@@ -148,7 +148,7 @@ class WatchedRedis:
     def __init__(self, folder: Path) -> None:
         self.first = RedisServer(folder / "first")
         self.second = RedisServer(folder / "second", "--replicaof", "127.0.0.1", str(self.first.port))
-        self._watcher = Watcher(folder / "watcher", _SERVICE, self.first.port)
+        self._watcher = SentinelServer(folder / "watcher", _SERVICE, self.first.port)
         self._sentinel = Sentinel([("127.0.0.1", self._watcher.port)], **_QUICK_CLIENT)  # type: ignore[no-untyped-call]
 
     @property

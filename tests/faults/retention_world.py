@@ -50,7 +50,7 @@ from tests.faults.locked_bucket import LOCK_DAYS, LockedBucket
 from tests.faults.retention_model import EVENTS, RULES, Document, EvaluationModel, Named
 from tests.faults.scripted_riskos import ScriptedRiskOS
 from tests.faults.simulated_clock import SimulatedClock
-from tests.scripts.erase.test_erasure import PowerCut
+from tests.scripts.erase.test_erasure import SimulatedCrash
 from tests.scripts.retention.disposals import OPERATOR
 from worker.config.settings import Settings
 
@@ -266,7 +266,7 @@ class RetentionWorld:
             self._switch.is_before = self.dice.random() < 0.5
         try:
             await work()
-        except PowerCut:
+        except SimulatedCrash:
             self.counts["killed"] += 1
             return True
         finally:

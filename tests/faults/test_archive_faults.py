@@ -14,7 +14,7 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.holds import ARCHIVE, Reason
 from tests.faults.check import examine
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.own_s3 import OwnS3, find_broken_manifests, own_s3
+from tests.faults.in_process_s3 import OwnS3, find_broken_manifests, in_process_s3
 from tests.faults.scale import Scale
 from tests.faults.watching import count_lost_attempts, wait_until_half_ended, wait_until_held, wait_until_released
 from tests.riskos import S3State
@@ -31,7 +31,7 @@ def evaluations(count: int) -> list[str]:
 async def half_archived(eval_ids: list[str], folder: Path) -> AsyncIterator[tuple[Cluster, OwnS3]]:
     """Start two workers and an S3, and wait until half of the evaluations are archived."""
     async with (
-        own_s3() as s3,
+        in_process_s3() as s3,
         running_cluster(folder / "stage", DOCV_RATE="150", DOCV_RETRY_SECONDS="5", **s3.settings) as cluster,
     ):
         await cluster.start_workers(2)
@@ -45,17 +45,17 @@ async def test_no_evaluation_or_attempt_is_lost_when_a_bucket_is_down_and_then_s
 ) -> None:
     eval_ids = evaluations(1000 if scale.long else 300)
     async with half_archived(eval_ids, tmp_path) as (cluster, s3):
-        began, s3.wilful.state = time.monotonic(), S3State.DOWN
+        began, s3.scripted_s3.state = time.monotonic(), S3State.DOWN
         await wait_until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage / 2)
         broken_meanwhile = find_broken_manifests(s3)
         await asyncio.sleep(scale.outage / 2)
         lost = await count_lost_attempts(cluster)
-        s3.wilful.state = S3State.SLOW
+        s3.scripted_s3.state = S3State.SLOW
         await asyncio.sleep(scale.outage / 2)
         lasted = time.monotonic() - began
-        fixed_at, s3.wilful.state = time.monotonic(), S3State.FINE
+        fixed_at, s3.scripted_s3.state = time.monotonic(), S3State.FINE
         await wait_until_released(cluster, ARCHIVE, seconds=2 * lasted + 10)
         probed = time.monotonic() - fixed_at
         counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=90)
@@ -80,7 +80,7 @@ async def test_workers_wait_when_a_bucket_refuses_all_requests(
         pytest.skip("workers handle it like the others; only the long form tries it")
     eval_ids = evaluations(1000 if scale.long else 200)
     async with half_archived(eval_ids, tmp_path) as (cluster, s3):
-        began, s3.wilful.state = time.monotonic(), state
+        began, s3.scripted_s3.state = time.monotonic(), state
         await wait_until_held(cluster, *_REASONS, scope=ARCHIVE)
         noticed = time.monotonic() - began
         await asyncio.sleep(scale.outage)
@@ -89,7 +89,7 @@ async def test_workers_wait_when_a_bucket_refuses_all_requests(
             find_broken_manifests(s3),
             await count_lost_attempts(cluster),
         )
-        fixed_at, s3.wilful.state = time.monotonic(), S3State.FINE
+        fixed_at, s3.scripted_s3.state = time.monotonic(), S3State.FINE
         counters = await cluster.wait_until_all_ended(_RUN, len(eval_ids), seconds=2 * lasted + 60)
         seconds, result = time.monotonic() - fixed_at, examine(s3, eval_ids)
     figures(

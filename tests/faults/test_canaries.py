@@ -15,12 +15,12 @@ from redis.asyncio import Redis
 from tasks.resilience.holds import Reason
 from tests import riskos
 from tests.commands import Shell
-from tests.faults import own_s3
+from tests.faults import in_process_s3
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.own_s3 import OwnS3
+from tests.faults.in_process_s3 import OwnS3
 from tests.faults.redis_server import RedisServer
 from tests.faults.watching import wait_until_held
-from tests.riskos import Heard, Reply, Then, Write, http, listening
+from tests.riskos import ReceivedRequest, Reply, Then, Write, http, serve_requests
 from tests.zips import Raw, forged, zip_of
 from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
@@ -42,7 +42,7 @@ TEXT, HEADER, COOKIE, PAGE, FAULT, STORE = (
 )
 # It arrives in a message that breaks the contract.
 ARGUMENT = canary("argument")
-SECRETS = (KEY, PASSWORD, own_s3.SECRET)
+SECRETS = (KEY, PASSWORD, in_process_s3.SECRET)
 PERSONAL = (NAME, FILENAME, MESSAGE, TEXT, HEADER, COOKIE, PAGE, FAULT, STORE)
 EXTRA_HEADERS = {"X-Request-Note": HEADER, "Set-Cookie": f"session={COOKIE}"}
 
@@ -100,8 +100,8 @@ class ListedRiskOS:
     def __init__(self) -> None:
         self._left = [iter(answers) for answers in ANSWERS]
 
-    def __call__(self, heard: Heard) -> Reply:
-        number = int(heard.path.split("/")[3][-12:], 16)
+    def __call__(self, request: ReceivedRequest) -> Reply:
+        number = int(request.path.split("/")[3][-12:], 16)
         reply = next(self._left[number], ANSWERS[number][-1])
         return reply if isinstance(reply, Reply) else Reply(reply)
 
@@ -165,7 +165,7 @@ def read_redis_files(cluster: Cluster) -> str:
 
 def describe_requests(s3: OwnS3) -> str:
     """Return the requests that S3 received: methods, keys, metadata, tags and other headers."""
-    return "\n".join(f"{heard.method} {heard.path} {dict(heard.headers)}" for heard in s3.server.heard)
+    return "\n".join(f"{request.method} {request.path} {dict(request.headers)}" for request in s3.server.requests)
 
 
 def manifests(s3: OwnS3) -> str:
@@ -174,7 +174,7 @@ def manifests(s3: OwnS3) -> str:
 
 def contents(s3: OwnS3) -> str:
     """Return the bytes of every object: documents, manifests, bundles in quarantine."""
-    return "\n".join(data.decode(errors="replace") for data in s3.wilful.objects.values())
+    return "\n".join(data.decode(errors="replace") for data in s3.scripted_s3.objects.values())
 
 
 async def run_commands(cluster: Cluster) -> dict[str, str]:
@@ -202,8 +202,8 @@ def send_invalid_message(cluster: Cluster) -> None:
 async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callable[[str], None], tmp_path: Path) -> None:
     answers, eval_ids = ListedRiskOS(), [eval_id_of(number) for number in range(len(ANSWERS))]
     async with (
-        listening(answers) as service,
-        own_s3.own_s3(Write(stores=False, reply=Reply(s3_error_with(STORE)))) as s3,
+        serve_requests(answers) as service,
+        in_process_s3.in_process_s3(Write(stores=False, reply=Reply(s3_error_with(STORE)))) as s3,
         cluster_with_password(tmp_path / "stage", service, s3.settings) as cluster,
     ):
         await cluster.start_workers(2)
@@ -221,7 +221,7 @@ async def test_secrets_and_personal_data_stay_where_they_belong(figures: Callabl
             "S3": describe_requests(s3),
         }
         places |= {worker.log.name: worker.log.read_text() for worker in cluster.workers}
-        object_texts, manifest_texts, requests = contents(s3), manifests(s3), str(service.heard)
+        object_texts, manifest_texts, requests = contents(s3), manifests(s3), str(service.requests)
         outcomes = (await cluster.ledger.runs.get_counters(_RUN)).outcomes
     found = [
         *find_hits(places, *SECRETS, *PERSONAL),

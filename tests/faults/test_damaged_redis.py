@@ -182,7 +182,7 @@ async def work(redis: Redis) -> None:
         except ArchiveHeld:
             await holds.place_until_probe(scope, Reason.OUTAGE, "again", KEY_BACKOFF, probe=True)
         await holds.end_after_probe(scope)
-    await Cancellation(redis).find_unwanted(IDS)
+    await Cancellation(redis).find_cancelled_in_flight(IDS)
     await ledger.locate(IDS)
     for _ in range(8):
         claimed = await ledger.claim(patience=dict.fromkeys(Queue, -1.0), of_held=OF_HELD)

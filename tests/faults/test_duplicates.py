@@ -19,7 +19,7 @@ from tasks.resilience.holds import Holds
 from tests.clocks import MovableClock
 from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, Worker, running_cluster
-from tests.faults.own_s3 import own_s3
+from tests.faults.in_process_s3 import in_process_s3
 from tests.faults.scale import Scale
 from worker.app import make_publishing_app
 from worker.broker.envelope import ARCHIVE_TASK
@@ -48,7 +48,7 @@ async def test_an_evaluation_is_archived_once_when_it_is_requested_three_times_a
     scale: Scale, figures: Callable[[str], None], tmp_path: Path
 ) -> None:
     eval_ids = evaluations(range(500 if scale.long else 100))
-    async with own_s3() as s3, running_cluster(tmp_path / "stage", **s3.settings, **_LONG_LEASE) as cluster:
+    async with in_process_s3() as s3, running_cluster(tmp_path / "stage", **s3.settings, **_LONG_LEASE) as cluster:
         await cluster.start_workers(2)
         await asyncio.gather(
             cluster.enqueue(eval_ids, run="live"),
@@ -57,7 +57,9 @@ async def test_an_evaluation_is_archived_once_when_it_is_requested_three_times_a
         )
         runs = [await cluster.wait_until_all_ended(run, len(eval_ids)) for run in ("live", "backfill", "bare")]
         result, requests = examine(s3, eval_ids), cluster.riskos.stats().by_evaluation
-    written = Counter(heard.path for heard in s3.server.heard if heard.method == "PUT" and "/probe/" not in heard.path)
+    written = Counter(
+        request.path for request in s3.server.requests if request.method == "PUT" and "/probe/" not in request.path
+    )
     twice = [path for path, count in written.items() if count > 1]
     most, unchanged = max(requests.values()), sum(run.outcomes[Outcome.UNCHANGED] for run in runs)
     figures(

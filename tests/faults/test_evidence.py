@@ -16,7 +16,7 @@ from pydantic import SecretStr
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from tasks.queueing.message import MAX_BATCH
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.commands import Shell
 from tests.counting import samples
 from tests.faults.cluster import Cluster, Worker, running_cluster
@@ -55,7 +55,7 @@ async def test_a_workflow_without_docv_costs_no_requests_even_if_workers_are_kil
         await riskos.deliver_all()
         await cluster.kill(first)
         await cluster.start_workers(1)
-        await let_a_minute_pass(cluster.client)
+        await age_queued_evaluations(cluster.client)
         await wait_until_empty(cluster, 600 if scale.long else 60)
         requests = cluster.riskos.stats().requests
         manifests = [json.loads(path.read_bytes()) for path in cluster.archive.glob("sandbox/*/manifest.json")]

@@ -9,10 +9,10 @@ import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.ledger.script import NotReplicated
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import running_cluster
-from tests.faults.redis_server import WatchedRedis
+from tests.faults.redis_server import SentinelRedis
 from tests.faults.scale import Scale
 
 _KINDS = (*LAYOUTS, Scenario.NO_DOCUMENTS, Scenario.NOT_FOUND)
@@ -26,7 +26,7 @@ async def test_accepted_evaluations_are_archived_when_the_primary_dies(
     alone = [eval_id_for(Scenario.DOCUMENTED, total)]
     async with running_cluster(tmp_path / "stage", watched=True, DOCV_REDIS_REPLICAS="1") as cluster:
         redis = cluster.redis
-        assert isinstance(redis, WatchedRedis)
+        assert isinstance(redis, SentinelRedis)
         cluster.riskos.change(latency_ms=150, jitter_ms=100)
         await cluster.start_workers(2)
         await cluster.enqueue(eval_ids, run="failover")
@@ -45,7 +45,7 @@ async def test_accepted_evaluations_are_archived_when_the_primary_dies(
 
         await redis.bring_back_first()
         await cluster.enqueue(alone, run="alone")
-        await let_a_minute_pass(cluster.client)
+        await age_queued_evaluations(cluster.client)
         counters = await cluster.wait_until_all_ended("failover", total, seconds=90)
         await cluster.wait_until_all_ended("alone", 1)
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids + alone)

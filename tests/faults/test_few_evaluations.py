@@ -14,7 +14,7 @@ from tasks.model.outcome import Outcome
 from tasks.resilience.holds import Hold, Holds
 from tests.bench.certificate import write_certificate
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.own_s3 import own_s3
+from tests.faults.in_process_s3 import in_process_s3
 from tests.faults.proxy import proxy_to
 from tests.faults.scale import Scale
 from tests.faults.sick_worker import COMMAND, FULL, NAMELESS
@@ -32,11 +32,11 @@ _SETTINGS = {"DOCV_RETRY_SECONDS": "1", "DOCV_ATTEMPTS": "6"}
 
 @asynccontextmanager
 async def failing_bucket(state: S3State, cluster: Cluster) -> AsyncIterator[Switch]:
-    async with own_s3() as s3:
+    async with in_process_s3() as s3:
         cluster.settings |= s3.settings
 
         async def switch(is_on: bool) -> None:  # noqa: FBT001  # as in the type Switch
-            s3.wilful.state = state if is_on else S3State.FINE
+            s3.scripted_s3.state = state if is_on else S3State.FINE
 
         yield switch
 

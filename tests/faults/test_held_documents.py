@@ -41,13 +41,13 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import ObjectAttributes
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
-from tests.archives import keep_run
+from tests.archives import store_run
 from tests.commands import Shell
 from tests.disposals import list_as_disposed
 from tests.faults.histories import ExpectedArchive, RiskOSEvaluation
 from tests.faults.scale import Scale
-from tests.riskos import Clock, Heard, Reply, listening
-from tests.scripts.serve.conftest import OPERATOR, basic, opened, settings_for
+from tests.riskos import Clock, ReceivedRequest, Reply, serve_requests
+from tests.scripts.serve.conftest import OPERATOR, basic, running_client, settings_for
 from worker.config.settings import Settings
 
 _SHORT_SECONDS, _LONG_SECONDS = 3.0, 1_200.0
@@ -229,12 +229,12 @@ async def make_world(seed: int, folder: Path, redis: Redis) -> AsyncIterator[Wor
         eval_id = str(UUID(int=dice.getrandbits(128)))
         histories[eval_id] = History(eval_id, RiskOSEvaluation(random.Random(dice.random())))  # noqa: S311
 
-    def answer(heard: Heard) -> Reply:
-        return Reply(histories[heard.path.split("/")[3]].riskos.respond())
+    def answer(request: ReceivedRequest) -> Reply:
+        return Reply(histories[request.path.split("/")[3]].riskos.respond())
 
-    async with listening(answer) as server, aiohttp.ClientSession() as http:
+    async with serve_requests(answer) as server, aiohttp.ClientSession() as http:
         policy = RetryPolicy(quick_attempts=1, quick_pause=0.0)
-        client, bucket = Clock(redis).line_to(server.url, http, _OPTIONS, policy), FailingBucket(folder)
+        client, bucket = Clock(redis).make_client(server.url, http, _OPTIONS, policy), FailingBucket(folder)
         gate = ArchiveGate(client.holds, client.breaker)
         ctx = PipelineContext(client, gate, UploadTarget(bucket), bucket, BundleUnpacker(Limits()))
         yield World(dice, folder, bucket, ctx, histories)
@@ -280,7 +280,7 @@ async def test_every_reader_reports_held_documents_that_riskos_deleted(
 
 async def check_every_reader(world: World, shell: Shell) -> None:
     eval_ids = list(world.histories)
-    await keep_run(world.bucket, eval_ids, "q3")
+    await store_run(world.bucket, eval_ids, "q3")
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     commands = (
         ("audit", "ids.txt", "--json"),
@@ -363,7 +363,7 @@ def check_inventory(world: World, audit: list[dict[str, object]]) -> None:
 
 
 async def check_pages(world: World, shell: Shell, audit: list[dict[str, object]]) -> None:
-    async with opened(settings_for(shell.settings["DOCV_REDIS_URL"], shell.folder)) as client:
+    async with running_client(settings_for(shell.settings["DOCV_REDIS_URL"], shell.folder)) as client:
         for row in audit:
             record = (await client.look_up(str(row["eval_id"]))).json
             assert common_fields(record) == common_fields(row)

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from scripts.simulator.scenarios import Scenario, eval_id_for
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.conftest import S3
 from tests.faults.check import Archive, BucketArchive, FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, Worker, kill_now, running_cluster
@@ -107,7 +107,7 @@ async def kill_at_call(place: int, cluster: Cluster, proxy: Proxy, victim: Worke
         await victim.process.wait()
         worker = await cluster.start_worker()
         await cluster.wait_until_ready(worker)
-        await let_a_minute_pass(cluster.client)
+        await age_queued_evaluations(cluster.client)
     counters = await ending
     assert counters_match(eval_ids, counters), (place, counters)
     return worker, dropped.is_set()

@@ -10,7 +10,7 @@ import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
 from tasks.queueing.publisher import count_backlog
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.faults import without_ledger
 from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, running_cluster
@@ -43,7 +43,7 @@ async def test_no_evaluation_is_lost_incomplete_or_wrong_when_workers_are_killed
             dice=random.Random(7),  # noqa: S311  # not a secret
         )
         if not scale.long:
-            await let_a_minute_pass(cluster.client)
+            await age_queued_evaluations(cluster.client)
         counters = await cluster.wait_until_all_ended("killed", len(eval_ids), seconds=90)
         result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
         seconds = time.monotonic() - began

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.clocks import MovableClock
 from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, running_cluster
@@ -55,7 +55,7 @@ async def test_evaluations_continue_when_clocks_are_set(
                 await cluster.kill(workers.pop(0))
                 workers.append(await cluster.start_worker(new_interpreter=True))
         if not scale.long:
-            await let_a_minute_pass(cluster.client)
+            await age_queued_evaluations(cluster.client)
         counters = await cluster.wait_until_all_ended("clocks", total, seconds=150)
         spares = [eval_id_for(Scenario.FLAT, number) for number in range(total, next(spare))]
         await cluster.wait_until_all_ended("spare", len(spares))

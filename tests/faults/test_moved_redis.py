@@ -5,24 +5,24 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.faults.check import FolderArchive, examine
 from tests.faults.cluster import Cluster, running_cluster
-from tests.faults.forwarder import FailingOver
+from tests.faults.forwarder import RedisFailover
 from tests.faults.producer import INTAKE_TOKEN, Producer, producing
 from tests.faults.scale import Scale
 
 _AGAIN_SECONDS = 10.0
 _WITHOUT_PRIMARY_SECONDS = 3.0
-Fault = Callable[[FailingOver], Awaitable[None]]
+Fault = Callable[[RedisFailover], Awaitable[None]]
 
 
-async def swap_roles(redises: FailingOver) -> None:
+async def swap_roles(redises: RedisFailover) -> None:
     """Swap the roles; the former primary becomes a replica."""
     await redises.demote()
 
 
-async def kill(redises: FailingOver) -> None:
+async def kill(redises: RedisFailover) -> None:
     """Kill the primary, and make a replica the primary."""
     former = redises.primary
     await former.kill()
@@ -30,12 +30,12 @@ async def kill(redises: FailingOver) -> None:
     await redises.start_again(former)
 
 
-async def restart_elsewhere(redises: FailingOver) -> None:
+async def restart_elsewhere(redises: RedisFailover) -> None:
     """Restart the primary at another address."""
     await redises.restart_elsewhere()
 
 
-async def freeze(redises: FailingOver) -> None:
+async def freeze(redises: RedisFailover) -> None:
     """Freeze the primary, so that old connections are never answered, and make a replica the primary."""
     redises.primary.freeze()
     await redises.promote()
@@ -44,7 +44,7 @@ async def freeze(redises: FailingOver) -> None:
 async def measure(cluster: Cluster, producer: Producer, fault: Fault) -> float:
     """Cause a fault, and move the name seconds later; return the seconds until workers and server work again."""
     redises = cluster.redis
-    assert isinstance(redises, FailingOver)
+    assert isinstance(redises, RedisFailover)
     await producer.wait_until_archived(len(producer.accepted), 90)
     await fault(redises)
     began = time.monotonic()
@@ -65,7 +65,7 @@ async def check_recovery(cluster: Cluster, scale: Scale, figures: Callable[[str]
     await cluster.start_workers(2)
     async with producing(cluster) as producer:
         pauses = [await measure(cluster, producer, fault) for fault in list_faults(scale)]
-    await let_a_minute_pass(cluster.client)
+    await age_queued_evaluations(cluster.client)
     async with asyncio.timeout(90):
         while not all(map(producer.is_archived, producer.accepted)):
             await asyncio.sleep(0.1)

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.faults.check import FolderArchive, counters_match, examine
 from tests.faults.cluster import Cluster, Worker, running_cluster
 from tests.faults.proxy import proxy_to
@@ -36,7 +36,7 @@ async def running_evaluations(
     yield pauses
     cluster.riskos.change(latency_ms=0, jitter_ms=0)
     if not scale.long:
-        await let_a_minute_pass(cluster.client)
+        await age_queued_evaluations(cluster.client)
     counters = await cluster.wait_until_all_ended(name, total, seconds=150)
     result = await asyncio.to_thread(examine, FolderArchive(cluster.archive), eval_ids)
     seconds, longest = time.monotonic() - began, max(pauses)

@@ -25,8 +25,20 @@ from tasks.resilience.archive_gate import ArchiveGate
 from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
-from tests.faults.own_s3 import OwnS3, find_broken_manifests
-from tests.riskos import KEY, Clock, Heard, Reply, Server, Then, Wilful, Write, http, listening, s3_error
+from tests.faults.in_process_s3 import OwnS3, find_broken_manifests
+from tests.riskos import (
+    KEY,
+    Clock,
+    ReceivedRequest,
+    Reply,
+    ScriptedS3,
+    Server,
+    Then,
+    Write,
+    http,
+    s3_error,
+    serve_requests,
+)
 
 _PUTS = 4
 _SCENARIO = Scenario.DOCUMENTED  # three documents
@@ -62,7 +74,7 @@ FAULTS = {
 }
 
 
-class FaultyS3(Wilful):
+class FaultyS3(ScriptedS3):
     """An S3 that fails the writes of one object, and is checked after each request.
 
     Args:
@@ -78,17 +90,17 @@ class FaultyS3(Wilful):
         self.faults = 0
         self.broken: set[str] = set()
 
-    def told(self, heard: Heard) -> Write | None:
-        if heard.path not in self._seen:
-            self._seen.append(heard.path)
-        if self._seen.index(heard.path) != self._place or not self.times:
+    def next_write(self, request: ReceivedRequest) -> Write | None:
+        if request.path not in self._seen:
+            self._seen.append(request.path)
+        if self._seen.index(request.path) != self._place or not self.times:
             return None
         self.times -= 1
         self.faults += 1
         return self._treatment
 
-    def __call__(self, heard: Heard) -> Reply:
-        reply = super().__call__(heard)
+    def __call__(self, request: ReceivedRequest) -> Reply:
+        reply = super().__call__(request)
         self.broken.update(find_broken_manifests(OwnS3(Server(""), self)))
         return reply
 
@@ -107,9 +119,11 @@ class FaultRunner:
         eval_id = eval_id_for(_SCENARIO, number)
         ledger, clock, wrong = Ledger(self.redis, 3600.0), Clock(self.redis), []
         await ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run=_RUN)))
-        async with listening(s3) as server:
+        async with serve_requests(s3) as server:
             archive = OwnS3(server, s3)
-            client = clock.line_to(self.simulator.url, self.session, DownloadOptions(), RetryPolicy(attempts=_ATTEMPTS))
+            client = clock.make_client(
+                self.simulator.url, self.session, DownloadOptions(), RetryPolicy(attempts=_ATTEMPTS)
+            )
             bucket = S3Bucket(store_at(server.url))
             context = PipelineContext(
                 client,
@@ -133,7 +147,7 @@ class FaultRunner:
 
     async def make_all_due(self, ledger: Ledger, clock: Clock) -> None:
         """Let time pass until every hold is over, and parked evaluations are due."""
-        await clock.passes()
+        await clock.let_time_pass()
         parked = await self.redis.zrange(_PARKED, 0, -1)
         if parked:
             await self.redis.zadd(_PARKED, dict.fromkeys(parked, 0))

@@ -8,7 +8,7 @@ import pytest
 
 
 @pytest.fixture
-def stubborn(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+def undeletable(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """IDs of evaluations whose images cannot be removed."""
     eval_ids, real = set[str](), Path.unlink
 

@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 
 from tests.commands import KEY, Shell
-from tests.riskos import Heard, Reply, http, listening
+from tests.riskos import ReceivedRequest, Reply, http, serve_requests
 
 COMMANDS = {
     "run": ("run", str(uuid4())),
@@ -205,7 +205,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 async def run_stand_in(row: Row) -> AsyncIterator[str]:
     """Run the server that sends the answer of a row; yield its host and port."""
 
-    def answer_s3(request: Heard) -> Reply:
+    def answer_s3(request: ReceivedRequest) -> Reply:
         status = int(row.answer.split()[1])
         return Reply(http(status) if request.method == "HEAD" else row.answer)
 
@@ -218,7 +218,7 @@ async def run_stand_in(row: Row) -> AsyncIterator[str]:
                     return  # a server that is not Redis closes the connection
 
     if row.answer.startswith(b"HTTP/") and row.settings is not AT_STAND_IN:
-        async with listening(answer_s3) as server:
+        async with serve_requests(answer_s3) as server:
             yield server.url.removeprefix("http://")
     else:
         async with await asyncio.start_server(answer_redis, "127.0.0.1", 0) as listener:

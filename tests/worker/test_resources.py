@@ -19,7 +19,7 @@ from obstore.store import S3Store
 from pydantic import SecretStr
 
 from tests.conftest import S3
-from tests.riskos import Reply, http, json, listening, saying
+from tests.riskos import Reply, http, json_reply, serve_replies, serve_requests
 from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
 from worker.config.accounts import load_accounts
@@ -39,7 +39,7 @@ def open_all(settings: Settings) -> AbstractAsyncContextManager[Resources]:
 
 
 async def test_resources_answer_and_are_closed_afterwards(settings: Settings, tmp_path: Path) -> None:
-    async with saying(http(200, b"hello")) as server, open_all(settings) as resources:
+    async with serve_replies(http(200, b"hello")) as server, open_all(settings) as resources:
         assert await resources.redis.ping()
         async with resources.http["default"].get(server.url) as response:
             assert await response.read() == b"hello"
@@ -116,11 +116,11 @@ def test_writes_have_a_separate_client_only_under_object_lock(settings: Settings
 
 
 async def test_the_session_keeps_no_cookies(settings: Settings) -> None:
-    async with saying(json(200, b"{}", Set_Cookie="who=me")) as server, open_all(settings) as resources:
+    async with serve_replies(json_reply(200, b"{}", Set_Cookie="who=me")) as server, open_all(settings) as resources:
         for _ in range(2):
             async with resources.http["default"].get(server.url) as response:
                 await response.read()
-    assert [request.headers.get("cookie") for request in server.heard] == [None, None]
+    assert [request.headers.get("cookie") for request in server.requests] == [None, None]
 
 
 async def test_the_session_has_no_more_connections_than_evaluations_are_in_flight(settings: Settings) -> None:
@@ -134,7 +134,7 @@ async def test_the_session_has_no_more_connections_than_evaluations_are_in_fligh
         at_once -= 1
         return Reply(http(200))
 
-    async with listening(answer) as server, open_all(with_(settings, concurrency=3)) as resources:
+    async with serve_requests(answer) as server, open_all(with_(settings, concurrency=3)) as resources:
 
         async def send_request() -> None:
             async with resources.http["default"].get(server.url) as response:
@@ -198,7 +198,7 @@ def riskos_tls(ours: Certificate, theirs: Certificate) -> ssl.SSLContext:
 
 async def status_of(settings: Settings, tls: ssl.SSLContext) -> int:
     async with (
-        listening(lambda _: Reply(http(200)), tls) as server,
+        serve_requests(lambda _: Reply(http(200)), tls) as server,
         open_all(settings) as resources,
         resources.http["default"].get(server.url) as response,
     ):

@@ -43,7 +43,7 @@ class Process:
             if ticks:
                 self.watchdog.tick()
             if ticks and waiting is not None:
-                self.watchdog.queue_observed(waiting=waiting)
+                self.watchdog.observe_queue(waiting=waiting)
             if why := self.watchdog.problem():
                 return why
         return None
@@ -117,12 +117,12 @@ def test_a_process_that_takes_no_waiting_messages_has_stalled(process: Process) 
 def test_a_process_that_takes_messages_has_not_stalled(process: Process) -> None:
     for _ in range(10):
         assert process.run(50, waiting=True) is None
-        process.watchdog.message_handled()
+        process.watchdog.record_message()
 
 
 def test_the_time_limit_restarts_when_a_message_is_taken(process: Process) -> None:
     process.run(50, waiting=True)
-    process.watchdog.message_handled()
+    process.watchdog.record_message()
     assert process.run(61, waiting=True) is None
     assert process.run(1, waiting=True)
 

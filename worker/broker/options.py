@@ -46,7 +46,7 @@ def publisher_options(conf: Configuration) -> dict[str, Any]:
     """Return kombu's options for a publisher, which fails within seconds if the broker does not answer."""
     if is_rabbitmq(conf.broker_url):
         return rabbitmq.publisher_options()
-    return redis_transport.publisher_transport_options() | sentinel.same_primary(conf.broker_transport_options)
+    return redis_transport.publisher_transport_options() | sentinel.primary_options(conf.broker_transport_options)
 
 
 def install_channels() -> None:

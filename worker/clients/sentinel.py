@@ -64,6 +64,6 @@ def _tls_options(parsed: SentinelUrl) -> dict[str, Any]:
     return {} if parsed.tls is None else {"ssl": True, **parsed.tls}
 
 
-def same_primary(options: Mapping[str, Any]) -> dict[str, Any]:
+def primary_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of a kombu connection that lead another connection to the same primary."""
     return {name: options[name] for name in ("master_name", "sentinel_kwargs") if name in options}

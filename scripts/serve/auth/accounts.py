@@ -32,7 +32,7 @@ class WebhookAuth:
         secrets = {each.name: each.settings.webhook_secrets for each in accounts}
         self._accounts = accounts
         self._logins = {name: CredentialCheck(some, _SCHEMES) for name, some in secrets.items()}
-        self._everybody = CredentialCheck(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
+        self._any_account = CredentialCheck(itertools.chain.from_iterable(secrets.values()), _SCHEMES)
 
     def authenticate(self, request: web.Request) -> AccountSettings:
         """Return the account that the path of a request names.
@@ -42,5 +42,5 @@ class WebhookAuth:
         """
         name = request.match_info.get("account")
         found = self._accounts.find(name)
-        (self._logins[found.name] if found else self._everybody).authenticate(request)
+        (self._logins[found.name] if found else self._any_account).authenticate(request)
         return resolve_account(self._accounts, name, web.HTTPNotFound.status_code)

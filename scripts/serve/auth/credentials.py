@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from scripts.serve.http.responses import HTTPError
 
-_NOBODY = b""
+_NO_CREDENTIALS = b""
 
 
 class CredentialCheck:
@@ -51,7 +51,7 @@ def read_credentials(request: web.BaseRequest) -> bytes:
     """Return scheme and credentials of the only Authorization header; empty if there is not exactly one."""
     values = request.headers.getall("Authorization", [])
     if len(values) != 1:
-        return _NOBODY
+        return _NO_CREDENTIALS
     scheme, _, credentials = values[0].partition(" ")
     # A header may hold bytes that are not UTF-8; aiohttp keeps them as surrogates.
     given = credentials.strip(" ").encode(errors="surrogateescape")
@@ -61,7 +61,7 @@ def read_credentials(request: web.BaseRequest) -> bytes:
         case "basic":
             with contextlib.suppress(binascii.Error):
                 return b"basic " + base64.b64decode(given, validate=True)
-    return _NOBODY
+    return _NO_CREDENTIALS
 
 
 def digest(text: bytes) -> bytes:

@@ -67,7 +67,7 @@ class HttpConnection(web.RequestHandler):
         self._limiter, self._limits, self._ended = limiter, limits, ended
         self._address: str | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._to_be_taken: asyncio.TimerHandle | None = None
+        self._read_deadline: asyncio.TimerHandle | None = None
         self._answering: web.BaseRequest | None = None
         self._next_has_begun = False
 
@@ -88,8 +88,8 @@ class HttpConnection(web.RequestHandler):
     def pause_writing(self) -> None:
         """Start the deadline for the client to read the response."""
         super().pause_writing()
-        if self._to_be_taken is None:
-            self._to_be_taken = self._loop.call_later(self._limits.answer_seconds, self._cut, CloseReason.NOT_TAKEN)
+        if self._read_deadline is None:
+            self._read_deadline = self._loop.call_later(self._limits.answer_seconds, self._cut, CloseReason.NOT_TAKEN)
 
     def resume_writing(self) -> None:
         """Stop that deadline: the client has read everything."""
@@ -117,7 +117,7 @@ class HttpConnection(web.RequestHandler):
         self._address = None
         super().connection_lost(exc)
 
-    def give_way(self) -> None:
+    def close_for_another(self) -> None:
         """Close the connection in favour of a new one."""
         self._cut(CloseReason.NO_ROOM)
 
@@ -178,9 +178,9 @@ class HttpConnection(web.RequestHandler):
             self._deadline = None
 
     def _forget_answer(self) -> None:
-        if self._to_be_taken:
-            self._to_be_taken.cancel()
-            self._to_be_taken = None
+        if self._read_deadline:
+            self._read_deadline.cancel()
+            self._read_deadline = None
 
     def _cut(self, reason: CloseReason) -> None:
         self._ended(reason)

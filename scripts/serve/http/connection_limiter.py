@@ -11,7 +11,7 @@ from scripts.serve.http.limits import HttpLimits
 class Replaceable(Protocol):
     """A connection that can be closed in favour of another one."""
 
-    def give_way(self) -> None:
+    def close_for_another(self) -> None:
         """Close the connection now."""
 
 
@@ -29,7 +29,7 @@ class ConnectionLimiter:
         self._limits = limits
         self._taken: Counter[str] = Counter()
         self._all = 0
-        self._strangers: dict[Replaceable, str] = {}
+        self._untrusted: dict[Replaceable, str] = {}
         self._strangers_of: defaultdict[str, dict[Replaceable, None]] = defaultdict(dict)
         self._under_way = 0
         self._quiet = asyncio.Event()
@@ -40,23 +40,23 @@ class ConnectionLimiter:
         if self._taken[address] >= self._limits.connections_per_address:
             oldest = next(iter(self._strangers_of.get(address, ())), None)
         elif self._all >= self._limits.connections:
-            oldest = next(iter(self._strangers), None)
+            oldest = next(iter(self._untrusted), None)
         else:
             oldest = connection
         if oldest is None:
             return False
         if oldest is not connection:
             self.trust(oldest)
-            oldest.give_way()
+            oldest.close_for_another()
         self._all += 1
         self._taken[address] += 1
-        self._strangers[connection] = address
+        self._untrusted[connection] = address
         self._strangers_of[address][connection] = None
         return True
 
     def trust(self, connection: Replaceable) -> None:
         """Protect a connection from being replaced: it has shown a valid secret."""
-        address = self._strangers.pop(connection, None)
+        address = self._untrusted.pop(connection, None)
         if address is not None:
             self._strangers_of[address].pop(connection, None)
             if not self._strangers_of[address]:

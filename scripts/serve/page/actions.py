@@ -149,7 +149,7 @@ class ActionViews:
         ledger, until = Ledger(self.redis), time.monotonic() + self.seconds
         meant, count = await ledger.dead_letters.count(cause), 0
         while count < meant:
-            some = await ledger.dead_letters.list_of_cause(cause, min(_AT_ONCE, meant - count))
+            some = await ledger.dead_letters.list_by_cause(cause, min(_AT_ONCE, meant - count))
             done = await self._act_on(action, some)
             count += len(done)
             logged["count"] = count

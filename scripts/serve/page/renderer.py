@@ -82,13 +82,13 @@ class PageRenderer:
         """Return a rendered page as a response."""
         return web.Response(text=self.render(template, caller, **facts), content_type="text/html", headers=HEADERS)
 
-    def for_persons(self, view: View) -> Handler:
+    def as_page_handler(self, view: View) -> Handler:
         """Return a view as a handler for operators and viewers; it answers errors with a page."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             caller = request[CALLER]
             try:
-                _need_person(caller)
+                _require_person(caller)
                 return await view(request, caller)
             except Exception as error:  # noqa: BLE001  # translated as for the API, and shown as a page
                 refused = to_http_error(error)
@@ -102,7 +102,7 @@ class PageRenderer:
         return answer
 
 
-def _need_person(caller: Caller) -> None:
+def _require_person(caller: Caller) -> None:
     if caller.role is Role.PRODUCER:
         raise HTTPError(403, "only operators and viewers may see this page")
 

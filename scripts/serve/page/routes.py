@@ -47,11 +47,11 @@ def add_page(
     cache = OverviewCache(redis, accounts)
     gets = _read_views(renderer, cache, settings, redis, bucket, charts=charts)
     for path, view in gets.items():
-        made.router.add_get(path, renderer.for_persons(view), allow_head=False, expect_handler=expect)
+        made.router.add_get(path, renderer.as_page_handler(view), allow_head=False, expect_handler=expect)
     actions = ActionViews(renderer, redis, PageSigner(redis), cache, limits, bucket, settings.environment)
     for path, (confirm, act) in _action_views(actions).items():
-        made.router.add_get(path, renderer.for_persons(confirm), allow_head=False, expect_handler=expect)
-        made.router.add_post(path, renderer.for_persons(act), expect_handler=expect)
+        made.router.add_get(path, renderer.as_page_handler(confirm), allow_head=False, expect_handler=expect)
+        made.router.add_post(path, renderer.as_page_handler(act), expect_handler=expect)
     made.router.add_get("/page/assets/{hash}/{name}", assets.show, allow_head=False, expect_handler=expect)
     made.cleanup_ctx.extend(history.run for history in charts.values())
 

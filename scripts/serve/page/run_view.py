@@ -159,7 +159,7 @@ class RunView:
             read, most = 0, min(total, max(_CHUNK, _MOST_READ // len(causes)))
             while read < most and found.causes.total() < count:
                 letters = await self.ledger.dead_letters.get_many(
-                    await self.ledger.dead_letters.list_of_cause(cause, _CHUNK, skip=read)
+                    await self.ledger.dead_letters.list_by_cause(cause, _CHUNK, skip=read)
                 )
                 read += _CHUNK
                 of_run = [letter for letter in letters if name in letter.runs]

@@ -72,7 +72,7 @@ class Views:
         cause = request.query.get("cause", "")
         pages = Pages(number_of(request, "skip"), await self.ledger.dead_letters.count(cause))
         with logged_access(request, caller, "dead_letters.viewed", cause=cause, skip=pages.skip):
-            dead = await self.ledger.dead_letters.list_of_cause(cause, AT_ONCE, skip=pages.skip)
+            dead = await self.ledger.dead_letters.list_by_cause(cause, AT_ONCE, skip=pages.skip)
         return self.renderer.respond(
             "dead_letters.html.j2",
             caller,

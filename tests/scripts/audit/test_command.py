@@ -17,7 +17,7 @@ from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 from tasks.storage.run_list import RunList, RunSource, mark_cancelled, store_run_list
-from tests.archived_bundles import archive_bundle, archive_refusal, archive_tombstone, archive_withheld
+from tests.archived_bundles import archive_bundle, archive_tombstone, archive_withheld, record_refusal
 from tests.archives import PREFIX, eval_ids, fill
 from tests.commands import Shell
 from tests.conftest import S3
@@ -196,7 +196,7 @@ async def test_gone_at_source_lists_evaluations_that_only_the_archive_has(shell:
         await archive_bundle(bucket, bundle, Evaluation(eval_id, "sandbox"))
     await archive_tombstone(bucket, Evaluation(ids[0], "sandbox"))
     await archive_bundle(bucket, zip_of({"selfie": b"selfie"}), Evaluation(ids[1], "sandbox"))
-    await archive_refusal(bucket, Outcome.NOT_FOUND, 404, Evaluation(ids[2], "sandbox"))
+    await record_refusal(bucket, Outcome.NOT_FOUND, 404, Evaluation(ids[2], "sandbox"))
     finished = await shell.run("audit", "-", "--gone-at-source", "--json", given="\n".join([*ids, *IDS, UNKNOWN]))
     rows = [json.loads(line) for line in finished.out.splitlines()]
     assert [(row["eval_id"], row["outcome"], row["documents"], row["at_source"]) for row in rows] == [

@@ -20,7 +20,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence
 from tasks.storage.local_bucket import LocalBucket
 from tests.archived_bundles import archive_tombstone
-from tests.commands import KEY, Shell, finish, reached
+from tests.commands import KEY, Shell, finish, wait_until
 
 PLAIN = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(120)]
 
@@ -168,7 +168,7 @@ async def test_a_stopped_backfill_continues_when_it_is_started_again(local_shell
     local_shell.settings["DOCV_RATE"] = "40"
     write(local_shell, *PLAIN)
     process = await local_shell.start("backfill", "ids.csv", "--json")
-    await reached(lambda: riskos.stats().requests > 15, process)
+    await wait_until(lambda: riskos.stats().requests > 15, process)
     process.terminate()
     stopped = await finish(process)
     assert stopped.code == 130

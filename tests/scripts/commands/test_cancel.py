@@ -17,7 +17,7 @@ from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tasks.ledger.script import LedgerScript
 from tasks.model.job import EnqueueOptions, Queue, Trigger
-from tests.commands import KEY, Shell, finish, reached
+from tests.commands import KEY, Shell, finish, wait_until
 
 IDS = [eval_id_for(Scenario.DOCUMENTED, number) for number in range(2_000)]
 
@@ -52,7 +52,7 @@ async def test_a_cancelled_backfill_ends_and_reports_its_cancelled_evaluations(
     local_shell: Shell, riskos: Simulator
 ) -> None:
     process = await local_shell.start("backfill", "ids.txt", "--run", "q3", "--json")
-    await reached(lambda: riskos.stats().requests > 15, process)
+    await wait_until(lambda: riskos.stats().requests > 15, process)
     cancelled = await local_shell.run("cancel", "--run", "q3", "--by", "a person", "--json")
     requests = riskos.stats().requests
     ended = await finish(process)
@@ -85,7 +85,7 @@ async def test_a_cancelled_backfill_starts_again_only_with_the_again_option(
 ) -> None:
     (local_shell.folder / "ids.txt").write_text("\n".join(IDS[:300]) + "\n")
     process = await local_shell.start("backfill", "ids.txt", "--run", "q3")
-    await reached(lambda: riskos.stats().requests > 15, process)
+    await wait_until(lambda: riskos.stats().requests > 15, process)
     await local_shell.run("cancel", "--run", "q3")
     await finish(process)
 

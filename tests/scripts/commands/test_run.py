@@ -23,10 +23,9 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario
 from scripts.simulator.server import Simulator, start_simulator
 from tasks.model.outcome import ManifestOutcome, Outcome
 from tasks.storage.manifest import schema
-from tests.commands import KEY, Shell, finish, reached
+from tests.commands import KEY, Shell, finish, wait_until
 from tests.conftest import S3
-from tests.riskos import json as json_reply
-from tests.riskos import saying, zipped
+from tests.riskos import bundle_reply, json_reply, serve_replies
 from tests.zips import zip_of
 
 PLAIN = tuple(LAYOUTS)
@@ -161,7 +160,7 @@ async def test_a_repeated_run_reports_unchanged_evaluations_and_exits_as_before(
 
 async def test_a_refresh_is_unchanged_when_riskos_has_deleted_the_documents(shell: Shell) -> None:
     eval_id, gone = eval_id_for(Scenario.DOCUMENTED, 1), json_reply(400, b'{"message": "No Documents Found"}')
-    async with saying(zipped(zip_of({"front.jpg": b"front"})), gone) as server:
+    async with serve_replies(bundle_reply(zip_of({"front.jpg": b"front"})), gone) as server:
         shell.settings["DOCV_RISKOS_URL"] = server.url
         assert (await shell.run("run", eval_id)).code == 0
         again = await shell.run("run", eval_id, "--refresh", "--json")
@@ -245,7 +244,7 @@ async def test_an_interrupted_run_continues_with_the_same_command(shell: Shell, 
     (shell.folder / "ids.txt").write_text("\n".join(eval_ids))
     shell.settings["DOCV_RATE"] = "30"
     process = await shell.start("run", "ids.txt")
-    await reached(lambda: riskos.stats().requests >= 30, process)
+    await wait_until(lambda: riskos.stats().requests >= 30, process)
     process.send_signal(signal.SIGINT)
     stopped = await finish(process)
     assert stopped.code == 130
@@ -267,7 +266,7 @@ async def test_a_killed_run_leaves_no_process_and_continues(shell: Shell, riskos
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 6_000 + number) for number in range(60)]
     shell.settings |= {"DOCV_RATE": "30", "DOCV_LEASE_SECONDS": "3"}
     process = await shell.start("run", *eval_ids)
-    await reached(lambda: riskos.stats().requests >= 15, process)
+    await wait_until(lambda: riskos.stats().requests >= 15, process)
     process.kill()
     await process.wait()
     await check_no_process_is_left(shell.folder)
@@ -282,13 +281,13 @@ async def test_a_killed_worker_is_replaced(shell: Shell, riskos: Simulator) -> N
     eval_ids = [eval_id_for(PLAIN[number % len(PLAIN)], 7_000 + number) for number in range(400)]
     shell.settings |= {"DOCV_RATE": "40", "DOCV_LEASE_SECONDS": "3"}
     process = await shell.start("run", *eval_ids, "--json")
-    await reached(lambda: riskos.stats().requests >= 20, process)
+    await wait_until(lambda: riskos.stats().requests >= 20, process)
     for worker in find_processes(shell.folder):
         if "worker" in worker.cmdline():
             worker.kill()
     before = riskos.stats().requests
     # These are more than were in flight, so a new worker sends some of them.
-    await reached(lambda: riskos.stats().requests >= before + 100, process)
+    await wait_until(lambda: riskos.stats().requests >= before + 100, process)
     process.send_signal(signal.SIGINT)
     assert (await finish(process)).code == 130
 
@@ -322,7 +321,7 @@ async def test_bad_ids_are_reported_with_their_lines_and_the_others_are_archived
 async def test_the_key_is_not_in_logs_process_lists_or_redis(shell: Shell, riskos: Simulator) -> None:
     riskos.change(latency_ms=300)
     process = await shell.start("run", *demo_ids(60))
-    await reached(lambda: riskos.stats().requests >= 5, process)
+    await wait_until(lambda: riskos.stats().requests >= 5, process)
     for each in find_processes(shell.folder):
         assert KEY not in " ".join(each.cmdline())
     finished = await finish(process)

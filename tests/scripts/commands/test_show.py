@@ -16,7 +16,7 @@ from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
 from tests.archives import NAMES, eval_ids, fill
 from tests.commands import Shell
 from tests.disposals import CERTIFICATE, DISPOSED_AT, dispose
-from tests.scripts.serve.conftest import INTAKE, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, running_client, settings_for
 from tests.zips import zip_of
 
 IDS = eval_ids(10)
@@ -122,7 +122,7 @@ async def test_a_dead_letter_is_shown_without_an_archive_and_no_folder_is_create
 @pytest.mark.usefixtures("archive")
 async def test_show_and_the_http_route_return_the_same_facts(shell: Shell, redis: Redis, redis_url: str) -> None:
     await lease_job(redis, IDS[1])
-    async with opened(settings_for(redis_url, shell.folder)) as client:
+    async with running_client(settings_for(redis_url, shell.folder)) as client:
         for eval_id in (*IDS[:4], UNKNOWN):
             answer = (await client.send("GET", f"/evaluations/{eval_id}", Authorization=f"Bearer {INTAKE}")).json
             shown = json.loads((await shell.run("show", eval_id, "--json")).out)

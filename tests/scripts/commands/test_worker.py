@@ -21,7 +21,7 @@ from scripts.simulator.scenarios import LAYOUTS, Scenario, eval_id_for, scenario
 from scripts.simulator.server import Simulator, start_simulator
 from tasks.ledger.ledger import Ledger
 from tasks.model.outcome import Outcome
-from tests.aging import let_a_minute_pass
+from tests.aging import age_queued_evaluations
 from tests.commands import KEY, Shell, finish
 from tests.counting import samples
 from worker.app import make_publishing_app
@@ -133,7 +133,7 @@ async def test_another_worker_finishes_the_evaluations_of_a_killed_one(
         await wait_for_requests(riskos, 30)
         victim.kill()
         await asyncio.sleep(4)  # until the leases of the killed worker expire
-        await let_a_minute_pass(redis)
+        await age_queued_evaluations(redis)
         outcomes = await wait_for_run(shell, redis, "killed", 120)
     assert outcomes.get("archived", 0) + outcomes.get("unchanged", 0) == 120
     assert len(list((shell.folder / "archive").rglob("manifest.json"))) == 120

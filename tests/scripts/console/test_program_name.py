@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.console.program_name import called_as, path_command
+from scripts.console.program_name import get_command_name, path_command
 
 
 @pytest.fixture
@@ -19,13 +19,13 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_a_program_that_is_not_on_path_is_called_by_its_path(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert called_as(".venv/bin/docv-archive") == ".venv/bin/docv-archive"
+    assert get_command_name(".venv/bin/docv-archive") == ".venv/bin/docv-archive"
     assert path_command(".venv/bin/docv-archive") == f"export PATH={program.parent}:$PATH\n"
     monkeypatch.chdir("/usr")
-    assert called_as(str(program)) == str(program)
+    assert get_command_name(str(program)) == str(program)
 
 
 def test_an_installed_program_is_called_by_its_name(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert called_as("/anywhere/cli.py") == "docv-archive"
+    assert get_command_name("/anywhere/cli.py") == "docv-archive"
     monkeypatch.setenv("PATH", f"/usr/bin:{program.parent}")
-    assert (called_as(str(program)), path_command(str(program))) == ("docv-archive", "")
+    assert (get_command_name(str(program)), path_command(str(program))) == ("docv-archive", "")

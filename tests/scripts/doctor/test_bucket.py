@@ -12,7 +12,7 @@ from scripts.archive_access.s3_client import open_s3_archive
 from scripts.doctor.bucket import check_region, examine
 from scripts.doctor.finding import Finding, State, fine
 from tests.conftest import S3
-from tests.riskos import Heard, Reply, Then, http, listening, s3_error, saying
+from tests.riskos import ReceivedRequest, Reply, Then, http, s3_error, serve_replies, serve_requests
 from worker.config.settings import Settings
 
 BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
@@ -107,17 +107,17 @@ def test_object_lock_is_wrong_when_the_settings_need_it_and_the_bucket_has_none(
 
 async def test_the_probe_is_encrypted_like_documents(s3: S3) -> None:
     assert (await asyncio.to_thread(lambda: _examine(s3, kms_key_id=KEY)))["write"].state is State.FINE
-    async with saying(http(200), s3_error(403, "AccessDenied")) as server:
+    async with serve_replies(http(200), s3_error(403, "AccessDenied")) as server:
         server_s3 = S3(server.url, s3.bucket, s3.client)
         found = await asyncio.to_thread(lambda: _examine(server_s3, kms_key_id=KEY))
-    assert server.heard[1].headers["x-amz-server-side-encryption-aws-kms-key-id"] == KEY
+    assert server.requests[1].headers["x-amz-server-side-encryption-aws-kms-key-id"] == KEY
     assert "kms:GenerateDataKey" in found["write"].fix
 
 
 async def test_the_probe_sends_the_header_that_a_policy_requires(s3: S3) -> None:
-    async with saying(http(200), s3_error(403, "AccessDenied")) as server:
+    async with serve_replies(http(200), s3_error(403, "AccessDenied")) as server:
         found = await asyncio.to_thread(_examine, S3(server.url, s3.bucket, s3.client), sse="AES256")
-    assert server.heard[1].headers["x-amz-server-side-encryption"] == "AES256"
+    assert server.requests[1].headers["x-amz-server-side-encryption"] == "AES256"
     assert "DOCV_SSE=AES256" in found["write"].fix
 
 
@@ -146,7 +146,7 @@ def test_the_region_of_a_real_bucket_is_reported(s3: S3) -> None:
 
 def faulty_s3(
     refused: tuple[str, ...] = (), *, drops: tuple[str, ...] = (), conditional: bool = True, setting: bytes = http(200)
-) -> Callable[[Heard], Reply]:
+) -> Callable[[ReceivedRequest], Reply]:
     """Return a handler that answers like an S3 that stores objects, but has faults.
 
     Args:
@@ -158,7 +158,7 @@ def faulty_s3(
     objects: dict[str, tuple[bytes, dict[str, str]]] = {}
     tags: dict[str, str] = {}
 
-    def put(request: Heard) -> bytes:
+    def put(request: ReceivedRequest) -> bytes:
         if any(name.startswith(refused) for name in request.headers if refused):
             return s3_error(501, "NotImplemented")
         if conditional and ("if-match" in request.headers or request.path in objects):
@@ -169,7 +169,7 @@ def faulty_s3(
         tags[request.path] = "".join(f"<Tag><Key>{name}</Key><Value>{value}</Value></Tag>" for name, value in named)
         return http(200, headers={"ETag": '"1"'})
 
-    def answer(request: Heard) -> Reply:
+    def answer(request: ReceivedRequest) -> Reply:
         path, _, query = request.path.partition("?")
         if query.startswith("tagging"):
             if request.method == "PUT" and "tags" not in drops:
@@ -187,14 +187,16 @@ def faulty_s3(
     return answer
 
 
-async def examine_server(s3: S3, answer: Callable[[Heard], Reply], **more: Any) -> dict[str, Finding]:
-    async with listening(answer) as server:
+async def examine_server(s3: S3, answer: Callable[[ReceivedRequest], Reply], **more: Any) -> dict[str, Finding]:
+    async with serve_requests(answer) as server:
         server_s3 = S3(server.url, s3.bucket, s3.client)
         found = await asyncio.to_thread(lambda: _examine(server_s3, **more))
-    puts = [each for each in server.heard if each.method == "PUT" and "/probe/" in each.path and "?" not in each.path]
+    puts = [
+        each for each in server.requests if each.method == "PUT" and "/probe/" in each.path and "?" not in each.path
+    ]
     if key := more.get("kms_key_id"):
         assert {each.headers["x-amz-server-side-encryption-aws-kms-key-id"] for each in puts} == {key}
-    removed = {each.path for each in server.heard if each.method == "DELETE"}
+    removed = {each.path for each in server.requests if each.method == "DELETE"}
     assert {each.path for each in puts} >= removed
     return found
 
@@ -264,7 +266,7 @@ def test_a_region_is_reported_when_only_aws_region_names_it(s3: S3, monkeypatch:
 
 
 async def test_the_check_adds_a_finding_when_the_server_stops_answering(s3: S3) -> None:
-    async with saying(http(200), Reply(b"", Then.RESET)) as server:
+    async with serve_replies(http(200), Reply(b"", Then.RESET)) as server:
         server_s3 = S3(server.url, s3.bucket, s3.client)
         found = await asyncio.to_thread(_examine, server_s3)
     assert found["bucket"].unreachable
@@ -294,7 +296,7 @@ async def test_an_unreadable_bucket_setting_is_reported_with_the_permission_it_n
 
 
 async def test_a_refused_bucket_is_explained_by_the_error_code_of_a_listing(s3: S3) -> None:
-    async with saying(http(403), s3_error(403, "SignatureDoesNotMatch")) as server:
+    async with serve_replies(http(403), s3_error(403, "SignatureDoesNotMatch")) as server:
         found = await asyncio.to_thread(_examine, S3(server.url, s3.bucket, s3.client))
     assert (found["bucket"].state, "AWS_SECRET_ACCESS_KEY" in found["bucket"].fix) == (State.WRONG, True)
 

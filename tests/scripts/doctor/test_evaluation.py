@@ -14,7 +14,7 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start_simulator
 from tasks.resilience.holds import Holds
 from tests.commands import KEY, Shell
-from tests.riskos import Reply, Then, http, json, saying, zipped
+from tests.riskos import Reply, Then, bundle_reply, http, json_reply, serve_replies
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
 
@@ -30,10 +30,10 @@ async def try_evaluation(url: str, **changes: Any) -> Finding:
 @pytest.mark.parametrize(
     ("reply", "state", "sentence", "fix"),
     [
-        (zipped(ZIP + bytes(500)), State.FINE, "delivered a ZIP with 504 bytes", ""),
-        (zipped(ZIP + bytes(LARGE)), State.FINE, "delivered a ZIP with 5,000,004 bytes", ""),
+        (bundle_reply(ZIP + bytes(500)), State.FINE, "delivered a ZIP with 504 bytes", ""),
+        (bundle_reply(ZIP + bytes(LARGE)), State.FINE, "delivered a ZIP with 5,000,004 bytes", ""),
         (
-            zipped(ZIP + bytes(500), f"attachment; filename={uuid4()}_document.zip"),
+            bundle_reply(ZIP + bytes(500), f"attachment; filename={uuid4()}_document.zip"),
             State.WRONG,
             "another evaluation",
             "gateway",
@@ -46,35 +46,40 @@ async def try_evaluation(url: str, **changes: Any) -> Finding:
             "proxy",
         ),
         (http(302, b"", headers={"Location": "/login"}), State.WRONG, "302", "proxy"),
-        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "should have documents", "Image Request"),
-        (json(400, b'{"message": "No Documents Found"}'), State.WRONG, "without X-API-Version", "DOCV_API_VERSION"),
-        (json(400, b'{"message": "bad\\u001b[2J [red]"}'), State.WRONG, "bad [2J [red]", "DOCV_API_VERSION"),
-        (json(404, b'{"message": "Not Found"}'), State.WRONG, "not an error of RiskOS", "gateway"),
-        (json(404, b'{"message": "Evaluation not found"}'), State.WRONG, "does not know it", "DOCV_ENVIRONMENT"),
-        (json(401, b"{}"), State.WRONG, "401: the key is not accepted", "environment"),
-        (json(403, b"{}"), State.WRONG, "403: the key may not read this evaluation", "sub-account or workflow"),
-        (json(429, b"{}"), State.WARNING, "429", "later"),
-        (json(503, b"{}"), State.WARNING, "503: RiskOS failed", "later"),
+        (json_reply(400, b'{"message": "No Documents Found"}'), State.WRONG, "should have documents", "Image Request"),
+        (
+            json_reply(400, b'{"message": "No Documents Found"}'),
+            State.WRONG,
+            "without X-API-Version",
+            "DOCV_API_VERSION",
+        ),
+        (json_reply(400, b'{"message": "bad\\u001b[2J [red]"}'), State.WRONG, "bad [2J [red]", "DOCV_API_VERSION"),
+        (json_reply(404, b'{"message": "Not Found"}'), State.WRONG, "not an error of RiskOS", "gateway"),
+        (json_reply(404, b'{"message": "Evaluation not found"}'), State.WRONG, "does not know it", "DOCV_ENVIRONMENT"),
+        (json_reply(401, b"{}"), State.WRONG, "401: the key is not accepted", "environment"),
+        (json_reply(403, b"{}"), State.WRONG, "403: the key may not read this evaluation", "sub-account or workflow"),
+        (json_reply(429, b"{}"), State.WARNING, "429", "later"),
+        (json_reply(503, b"{}"), State.WARNING, "503: RiskOS failed", "later"),
     ],
 )
 async def test_each_answer_is_explained_with_a_fix(reply: bytes, state: State, sentence: str, fix: str) -> None:
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         finding = await try_evaluation(server.url)
     assert (finding.state, sentence in finding.message, fix in finding.fix) == (state, True, True), finding
     assert bool(finding.fix) is (state is not State.FINE)
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 async def test_the_api_version_is_sent_and_shown() -> None:
-    async with saying(json(400, b'{"message": "No Documents Found"}')) as server:
+    async with serve_replies(json_reply(400, b'{"message": "No Documents Found"}')) as server:
         finding = await try_evaluation(server.url, api_version="2025-01-01.orion")
     assert "asked with X-API-Version 2025-01-01.orion" in finding.message
-    assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
+    assert server.requests[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
 async def test_only_the_beginning_of_an_endless_body_is_read() -> None:
     endless = b"HTTP/1.1 200 OK\r\nContent-Type: application/zip\r\n\r\n" + ZIP
-    async with saying(Reply(endless, Then.GO_ON)) as server:
+    async with serve_replies(Reply(endless, Then.SEND_ENDLESSLY)) as server:
         finding = await try_evaluation(server.url)
     assert (finding.state, finding.message) == (State.FINE, "delivered a ZIP with more than 65,536 bytes")
     assert server.sent < 64 << 20
@@ -82,15 +87,15 @@ async def test_only_the_beginning_of_an_endless_body_is_read() -> None:
 
 async def test_riskos_is_unreachable_when_it_does_not_answer(unused_tcp_port: int) -> None:
     assert (await try_evaluation(f"http://127.0.0.1:{unused_tcp_port}")).unreachable
-    async with saying(Reply(b"", Then.RESET)) as server:
+    async with serve_replies(Reply(b"", Then.RESET)) as server:
         assert (await try_evaluation(server.url)).unreachable
 
 
 async def test_no_request_is_sent_when_the_account_is_on_hold(redis: Redis, redis_url: str) -> None:
     await Holds(redis).place_manual("default", "an audit")
-    async with saying(zipped(ZIP)) as server:
+    async with serve_replies(bundle_reply(ZIP)) as server:
         finding = await try_evaluation(server.url, redis_url=redis_url)
-    assert (finding.state, "resume" in finding.fix, server.heard) == (State.WARNING, True, [])
+    assert (finding.state, "resume" in finding.fix, server.requests) == (State.WARNING, True, [])
 
 
 # The command

@@ -19,7 +19,7 @@ from scripts.doctor.redis import (
     judge_replicas,
 )
 from tasks.model.job import Queue
-from tests.faults.forwarder import failing_over
+from tests.faults.forwarder import running_failover
 from worker.config.settings import Settings
 
 
@@ -50,7 +50,7 @@ async def test_redis_is_unreachable_when_nothing_listens(unused_tcp_port: int) -
 
 
 async def test_a_replica_is_unreachable_and_the_fix_is_to_name_its_primary(tmp_path: Path) -> None:
-    async with failing_over(tmp_path / "redis") as redises:
+    async with running_failover(tmp_path / "redis") as redises:
         (finding,) = [each async for each in examine(Settings(redis_url=redises.replicas[0].url), ["default"])]
     assert finding.unreachable
     assert "takes no writes" in finding.message

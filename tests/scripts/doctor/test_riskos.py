@@ -19,7 +19,7 @@ from tasks.resilience.holds import Holds
 from tasks.storage.manifest import archiver
 from tests.commands import KEY
 from tests.proxies import http_proxy
-from tests.riskos import Reply, json, listening, saying
+from tests.riskos import Reply, json_reply, serve_replies, serve_requests
 from tests.tls import server_context
 from worker.config.accounts_file import AccountSettings
 from worker.config.settings import Settings
@@ -106,7 +106,7 @@ async def test_a_refusal_by_riskos_is_reported_with_a_fix(changes: dict[str, Any
 
 async def test_a_wrong_clock_is_found_by_the_date_of_the_answer() -> None:
     late = email.utils.formatdate(time.time() - 3_600, usegmt=True)
-    async with saying(json(404, b'{"message": "Evaluation not found"}', Date=late)) as server:
+    async with serve_replies(json_reply(404, b'{"message": "Evaluation not found"}', Date=late)) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
         found = {finding.subject: finding async for finding in examine(AccountSettings("default", settings))}
     assert (found["clock"].state, found["key at RiskOS"].state) == (State.WRONG, State.FINE)
@@ -114,10 +114,10 @@ async def test_a_wrong_clock_is_found_by_the_date_of_the_answer() -> None:
 
 
 async def test_the_request_names_the_program_and_its_version() -> None:
-    async with saying(json(404, b'{"message": "Evaluation not found"}')) as server:
+    async with serve_replies(json_reply(404, b'{"message": "Evaluation not found"}')) as server:
         settings = Settings(riskos_url=server.url, api_key=KEY)
         assert [each async for each in examine(AccountSettings("default", settings))]
-    (request,) = [each for each in server.heard if each.method == "GET"]
+    (request,) = [each for each in server.requests if each.method == "GET"]
     assert request.headers["user-agent"] == archiver().replace(" ", "/")
 
 
@@ -160,14 +160,14 @@ async def test_a_tunnel_through_a_proxy_with_a_login_is_checked(
 ) -> None:
     tls, authority = server_context(tmp_path)
     monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    reply = Reply(json(404, b'{"message": "Evaluation not found"}'))
-    async with listening(lambda _: reply, tls) as riskos, http_proxy(login="user:word") as proxy:
+    reply = Reply(json_reply(404, b'{"message": "Evaluation not found"}'))
+    async with serve_requests(lambda _: reply, tls) as riskos, http_proxy(login="user:word") as proxy:
         found = await examine_through_proxy(riskos.url, proxy.url.replace("://", f"://{login}"))
     assert found["proxy"].state is state
     if state is State.FINE:
-        assert (found["key at RiskOS"].state, len(proxy.requests), len(riskos.heard)) == (State.FINE, 1, 1)
+        assert (found["key at RiskOS"].state, len(proxy.requests), len(riskos.requests)) == (State.FINE, 1, 1)
     else:
-        assert (found["proxy"].message, riskos.heard) == (
+        assert (found["proxy"].message, riskos.requests) == (
             "407: it requires user and password, or does not accept them",
             [],
         )

@@ -17,7 +17,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
-from tests.archives import archive, eval_ids, keep_run
+from tests.archives import archive, eval_ids, store_run
 from tests.commands import KEY, Shell
 
 MINE = eval_id_for(Scenario.DOCUMENTED, 7)
@@ -73,7 +73,7 @@ async def test_erase_takes_ids_files_standard_input_and_runs_together(shell: She
     bucket, ids = LocalBucket(tmp_path / "archive"), eval_ids(5)
     for eval_id in ids:
         await archive(bucket, eval_id, Outcome.NO_DOCUMENTS)
-    await keep_run(bucket, ids[2:4], "q3")
+    await store_run(bucket, ids[2:4], "q3")
     (tmp_path / "ids.csv").write_text(f"name,eval_id\nx,{ids[0]}\n")
     erase = ("erase", "ids.csv", ids[1], "-", "--run", "q3", "--reason", "request 4711")
     finished = await shell.run(*erase, given=f"{ids[0].upper()}\nno ID\n")

@@ -52,8 +52,8 @@ from tasks.storage.run_list import RunSource, store_run_list
 from tests.archives import archive as archive_documents
 from tests.archives import documents
 from tests.conftest import S3
-from tests.retention import answering_retention
-from tests.riskos import http, saying
+from tests.retention import answer_lock_requests
+from tests.riskos import http, serve_replies
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings
 
@@ -62,11 +62,11 @@ LABELS = ObjectAttributes("application/json")
 OPTIONS = EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q3"))
 
 
-class PowerCut(Exception):
+class SimulatedCrash(Exception):
     """The simulated end of the process."""
 
 
-class CutOff:
+class CrashingWrapper:
     """A wrapper that simulates a crash at the nth call of all wrappers that share its countdown."""
 
     def __init__(self, wrapped: Any, countdown: Iterator[int]) -> None:
@@ -87,7 +87,7 @@ class CutOff:
 
     def _count(self) -> None:
         if next(self._countdown) == 0:
-            raise PowerCut
+            raise SimulatedCrash
 
 
 @dataclass
@@ -129,7 +129,11 @@ class Archive:
         traces = RedisRecords(self.ledger, patience)
         if countdown is None:
             return ErasureStores(self.bucket, self.stock, traces)
-        return ErasureStores(CutOff(self.bucket, countdown), CutOff(self.stock, countdown), CutOff(traces, countdown))
+        return ErasureStores(
+            CrashingWrapper(self.bucket, countdown),
+            CrashingWrapper(self.stock, countdown),
+            CrashingWrapper(traces, countdown),
+        )
 
     async def erase(
         self, request: ErasureRequest = REQUEST, *, dry_run: bool = False, patience: float = 0.0
@@ -327,7 +331,7 @@ async def test_each_request_has_a_receipt_and_the_marker_has_the_time_of_the_lat
 @pytest.mark.parametrize("code", ["NoSuchVersion", "NoSuchKey", "AccessDenied"])
 async def test_the_removal_of_a_version_fails_when_s3_denies_it_but_not_when_it_is_gone(s3: S3, code: str) -> None:
     body = f"<DeleteResult><Error><Key>k</Key><VersionId>1</VersionId><Code>{code}</Code></Error></DeleteResult>"
-    async with saying(http(200, body.encode())) as server:
+    async with serve_replies(http(200, body.encode())) as server:
         found = open_s3_archive(Settings(archive_url=f"s3://{s3.bucket}", s3_endpoint=server.url))
         assert found
         with pytest.raises(ServiceUnavailable, match=code) if code == "AccessDenied" else contextlib.nullcontext():
@@ -360,7 +364,7 @@ async def test_the_same_request_completes_an_erasure_interrupted_at_any_call(arc
         await archive.fill()
         try:
             await erase_one(archive.evaluation, REQUEST, archive.stores(iter(range(calls, -1000, -1))))
-        except PowerCut:
+        except SimulatedCrash:
             pass
         else:
             break
@@ -372,7 +376,7 @@ async def test_the_same_request_completes_an_erasure_interrupted_at_any_call(arc
 
 async def test_an_interrupted_erasure_leaves_an_open_receipt(archive: Archive) -> None:
     stores = archive.stores()
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await erase_one(
             archive.evaluation, REQUEST, ErasureStores(stores.bucket, _breaking(archive.stock), stores.redis_records)
         )
@@ -384,12 +388,12 @@ async def test_an_interrupted_erasure_leaves_an_open_receipt(archive: Archive) -
 
 
 def _breaking(stock: ObjectVersions) -> ObjectVersions:
-    class Breaking(CutOff):
+    class Breaking(CrashingWrapper):
         def _count(self) -> None:
             """Interrupt one call only."""
 
         def remove(self, *_: object, **__: object) -> None:
-            raise PowerCut
+            raise SimulatedCrash
 
     return Breaking(stock, iter(()))
 
@@ -570,7 +574,7 @@ async def test_the_receipt_lists_the_additions_to_matters_that_name_the_id(archi
 async def _locked_archive(s3: S3, bucket: Bucket, redis: Redis, retention: dict[str, str] | None = None) -> Archive:
     found = open_s3_archive(_settings(s3))
     assert found
-    found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(retention or {}))
+    found.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests(retention or {}))
     return await _archive(bucket, S3Versions(found), redis)
 
 

@@ -49,9 +49,9 @@ from tasks.storage.revision import amend
 from tests.archives import archive as archive_documents
 from tests.archives import documents
 from tests.conftest import S3
-from tests.disposals import schedule_of
-from tests.retention import answering_retention
-from tests.scripts.erase.test_erasure import CutOff, PowerCut
+from tests.disposals import make_schedule
+from tests.retention import answer_lock_requests
+from tests.scripts.erase.test_erasure import CrashingWrapper, SimulatedCrash
 from tests.scripts.retention.disposals import OPERATOR, no_wait
 from worker.config.settings import Settings
 
@@ -87,9 +87,9 @@ class KindArchive:
         parts: tuple[Any, Any, Any] = self.bucket, self.versions, self.records
         if countdown:
             parts = (
-                CutOff(self.bucket, countdown),
-                CutOff(self.versions, countdown),
-                CutOff(self.records, countdown),
+                CrashingWrapper(self.bucket, countdown),
+                CrashingWrapper(self.versions, countdown),
+                CrashingWrapper(self.records, countdown),
             )
         return ErasureStores(*parts, {"team": "kyc"}, duties=self.duties)
 
@@ -137,7 +137,7 @@ class KindArchive:
 def open_kind_archive(settings: Settings, bucket: Bucket, ledger: Ledger | None = None) -> KindArchive:
     found = open_s3_archive(settings)
     if found:
-        found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
+        found.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests({}))
     versions = S3Versions(found) if found else LocalFiles(Path(settings.archive_url.removeprefix("file://")))
     return KindArchive(settings, bucket, versions, RedisRecords(ledger, 0.0), Evaluation(str(uuid4()), "sandbox"))
 
@@ -202,7 +202,7 @@ async def test_an_interrupted_erasure_of_a_kind_is_completed_by_the_same_request
         await anywhere.archive()
         try:
             await anywhere.erase(countdown=iter(range(calls, -1000, -1)))
-        except PowerCut:
+        except SimulatedCrash:
             resumes += 1
         else:
             break
@@ -411,7 +411,7 @@ async def test_recorded_leftovers_of_an_erased_kind_are_swept(kept: KindArchive,
 
 
 async def test_only_a_duty_to_keep_the_kind_prevents_its_erasure(kept: KindArchive) -> None:
-    kept.duties = RetentionDuties(schedule_of(MUST), BEFORE)
+    kept.duties = RetentionDuties(make_schedule(MUST), BEFORE)
     result = await kept.erase()
     assert isinstance(result, ErasureRefused)
     assert result.why == f"rule 'rule-0' keeps 1 document until {AFTER}; `erase --when-allowed` erases it then"
@@ -421,7 +421,7 @@ async def test_only_a_duty_to_keep_the_kind_prevents_its_erasure(kept: KindArchi
 
 @pytest.mark.parametrize("command", ["erase --pending", "retention apply"])
 async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: KindArchive, command: str) -> None:
-    kept.duties = RetentionDuties(schedule_of(MUST), BEFORE)
+    kept.duties = RetentionDuties(make_schedule(MUST), BEFORE)
     for _ in range(2):
         assert isinstance(await kept.erase(replace(SELFIES, when_allowed=True)), Waiting)
     assert isinstance(await kept.erase(replace(WHOLE, when_allowed=True)), Waiting)
@@ -430,7 +430,7 @@ async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: K
     )
     assert all(isinstance(each, Waiting) for each in await kept.resume())
 
-    kept.duties = RetentionDuties(schedule_of(MUST), AFTER)
+    kept.duties = RetentionDuties(make_schedule(MUST), AFTER)
     for path in [each async for some in kept.bucket.list_objects("receipts/sandbox/") for each in some]:
         found = await kept.bucket.read(path.key)
         assert found
@@ -450,7 +450,7 @@ async def test_a_deferred_erasure_of_a_kind_is_carried_out_after_the_day(kept: K
 async def test_documents_under_a_duty_that_are_archived_during_an_erasure_are_not_erased(
     kept: KindArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept.duties = RetentionDuties(schedule_of({**MUST, "keep_for": "1d"}), BEFORE)
+    kept.duties = RetentionDuties(make_schedule({**MUST, "keep_for": "1d"}), BEFORE)
 
     async def find(*_: object) -> None:
         await kept.archive(documents(kept.evaluation.eval_id, 2, 100))

@@ -139,15 +139,15 @@ async def test_leftovers_stay_recorded_until_they_are_removed(
 
 @pytest.mark.parametrize("kinds", [(), ("selfie",)], ids=["whole", "kind"])
 async def test_an_object_that_cannot_be_removed_does_not_stop_other_erasures(
-    stores: ErasureStores, root: Path, stubborn: set[str], kinds: tuple[str, ...]
+    stores: ErasureStores, root: Path, undeletable: set[str], kinds: tuple[str, ...]
 ) -> None:
     request, evaluations = replace(REQUEST, kinds=kinds), [await archive_evaluation(stores) for _ in range(3)]
     bad, late_bad, good = evaluations
-    stubborn.add(bad.eval_id)
+    undeletable.add(bad.eval_id)
     with pytest.raises(NotRemoved, match="Operation not permitted"):
         await begin_request(bad, request, stores)
     beginnings = {each.eval_id: await begin_request(each, request, stores) for each in evaluations[1:]}
-    stubborn.add(late_bad.eval_id)
+    undeletable.add(late_bad.eval_id)
     late = root / late_bad.document_key("selfie", SHA256, "jpg")
     late.parent.mkdir(parents=True, exist_ok=True)
     late.write_bytes(b"late")
@@ -162,7 +162,7 @@ async def test_an_object_that_cannot_be_removed_does_not_stop_other_erasures(
     }
     assert isinstance(await complete(stores, results[good.eval_id]), Erased)
 
-    stubborn.clear()
+    undeletable.clear()
     resumed = await resume_pending(stores)
     assert set(resumed) == {bad.eval_id, late_bad.eval_id}
     assert [type(await complete(stores, each)) for each in resumed.values()] == [Erased, Erased]
@@ -170,11 +170,11 @@ async def test_an_object_that_cannot_be_removed_does_not_stop_other_erasures(
 
 
 async def test_leftovers_that_cannot_be_removed_do_not_stop_the_removal_of_others(
-    stores: ErasureStores, root: Path, redis: Redis, stubborn: set[str]
+    stores: ErasureStores, root: Path, redis: Redis, undeletable: set[str]
 ) -> None:
     leftovers = [await add_leftover(stores, root, redis) for _ in range(4)]
     bad, kept = leftovers[1]
-    stubborn.add(bad.eval_id)
+    undeletable.add(bad.eval_id)
     assert isinstance((await sweep(stores))[bad.eval_id], ErasureRefused)
     assert [late.exists() for _, late in leftovers] == [late == kept for _, late in leftovers]
     assert await redis.smembers(LEFTOVERS) == {str(kept.relative_to(root))}
@@ -230,7 +230,7 @@ async def test_leftovers_stay_recorded_after_a_dry_run(stores: ErasureStores, ro
 
 
 def test_erase_continues_with_the_other_evaluations_after_a_refusal(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stubborn: set[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, undeletable: set[str]
 ) -> None:
     root = tmp_path / "archive"
     monkeypatch.chdir(tmp_path)
@@ -238,7 +238,7 @@ def test_erase_continues_with_the_other_evaluations_after_a_refusal(
     monkeypatch.setattr("scripts.erase.command.wait_for_workers", AsyncMock())
     stores = ErasureStores(LocalBucket(root), LocalFiles(root), RedisRecords(None))
     evaluations = [asyncio.run(archive_evaluation(stores)) for _ in range(4)]
-    stubborn.add(evaluations[1].eval_id)
+    undeletable.add(evaluations[1].eval_id)
     add_damaged_receipt(root, evaluations[2])
 
     def run(*arguments: str) -> list[str]:

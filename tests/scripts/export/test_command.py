@@ -23,8 +23,8 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Evidence, Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone
-from tests.archives import keep_run
-from tests.commands import KEY, Finished, Shell, finish, reached
+from tests.archives import store_run
+from tests.commands import KEY, Finished, Shell, finish, wait_until
 from tests.conftest import S3
 from tests.disposals import CERTIFICATE, dispose
 from tests.zips import zip_of
@@ -246,7 +246,7 @@ async def test_invalid_arguments_are_reported_before_anything_is_written(
 
 
 async def test_the_evaluations_of_a_run_are_exported_with_the_given_ids(shell: Shell) -> None:
-    await keep_run(LocalBucket(shell.folder / "archive"), IDS[:2], "some")
+    await store_run(LocalBucket(shell.folder / "archive"), IDS[:2], "some")
     finished = await shell.run("export", IDS[0], "-", "--run", "some", "--to", "out", given=IDS[2])
     assert finished.code == 0, finished.err
     assert {path.name for path in (shell.folder / "out").iterdir()} == set(IDS[:3])
@@ -322,7 +322,7 @@ async def test_an_export_removes_and_reports_the_leftovers_of_a_killed_one(shell
     stuck.unlink()
     os.mkfifo(stuck)
     process = await shell.start("export", *IDS, "--to", "first")
-    await reached(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
+    await wait_until(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
     meanwhile = await shell.run("export", IDS[0], "--to", "second")
     (leftover,) = shell.folder.glob(".docv-export-*.part")
     assert (meanwhile.code, leftover.name in meanwhile.err) == (0, False)
@@ -355,7 +355,7 @@ async def test_a_stopped_export_leaves_nothing_incomplete(shell: Shell, number: 
     stuck.unlink()
     os.mkfifo(stuck)
     process = await shell.start("export", *IDS, "--to", "out")
-    await reached(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
+    await wait_until(lambda: any(shell.folder.glob(".docv-export-*/tree/*/names.csv")), process)
     process.send_signal(number)
     # Python waits for the thread that opens the pipe.
     stuck.write_bytes(b"")

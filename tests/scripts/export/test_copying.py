@@ -21,7 +21,7 @@ from tasks.errors import StorageError
 from tasks.model.outcome import Outcome
 from tasks.storage.bucket import Bucket, S3Bucket
 from tasks.storage.local_bucket import LocalBucket
-from tests.archived_bundles import EVALUATION, archive_bundle, archive_refusal, archive_tombstone
+from tests.archived_bundles import EVALUATION, archive_bundle, archive_tombstone, record_refusal
 from tests.zips import Raw, forged, streamed_zip_of, wide_zip_of, zip_of
 
 FILES = {
@@ -178,7 +178,7 @@ async def test_every_document_is_copied_when_the_last_answer_does_not_mention_do
     bucket: LocalBucket, tmp_path: Path
 ) -> None:
     await archive_bundle(bucket, zip_of(FILES))
-    await archive_refusal(bucket, Outcome.NOT_FOUND, 404)
+    await record_refusal(bucket, Outcome.NOT_FOUND, 404)
     for folder, current in (("all", False), ("current", True)):
         assert (await copy(bucket, tmp_path / folder, current=current)).documents == 3
         assert read_at_source(tmp_path / folder) == dict.fromkeys(FILES, "unknown")

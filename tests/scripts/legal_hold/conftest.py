@@ -29,16 +29,16 @@ from tasks.storage.matter import AdditionRecord, MatterRecord, read_additions, r
 from tasks.storage.open_bucket import open_bucket
 from tests.archives import archive, documents
 from tests.conftest import S3
-from tests.retention import answering_retention
+from tests.retention import answer_lock_requests
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
 
-class PowerCut(Exception):
+class SimulatedCrash(Exception):
     """The simulated end of the process."""
 
 
-class CutOff:
+class CrashingWrapper:
     """A wrapper that simulates a crash at the nth call of all wrappers that share its countdown."""
 
     def __init__(self, wrapped: Any, countdown: Iterator[int]) -> None:
@@ -61,7 +61,7 @@ class CutOff:
 
     def _count(self) -> None:
         if next(self._countdown) <= 0:
-            raise PowerCut
+            raise SimulatedCrash
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ class HoldArchive:
         """Erase an evaluation that no worker can write to."""
         versions: ObjectVersions = LocalFiles(Path("archive"))
         if found := open_s3_archive(self.settings):
-            found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
+            found.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests({}))
             versions = S3Versions(found)
         stores = ErasureStores(self.bucket, versions, RedisRecords(None))
         request = ErasureRequest("request 4711", "operator", "a-host")
@@ -151,8 +151,8 @@ class HoldArchive:
         @contextlib.asynccontextmanager
         async def opened(settings: Settings) -> AsyncIterator[HoldStores]:
             async with open_hold_stores(settings) as stores:
-                s3 = stores.s3 and replace(stores.s3, client=CutOff(stores.s3.client, countdown))
-                yield HoldStores(CutOff(stores.bucket, countdown), s3)  # type: ignore[arg-type]
+                s3 = stores.s3 and replace(stores.s3, client=CrashingWrapper(stores.s3.client, countdown))
+                yield HoldStores(CrashingWrapper(stores.bucket, countdown), s3)  # type: ignore[arg-type]
 
         self.monkeypatch.setattr(f"scripts.legal_hold.{module}.open_hold_stores", opened)
 

@@ -15,10 +15,10 @@ from scripts.legal_hold.s3_holds import hold_all
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tasks.storage.matter import MatterState, begin_release, complete_release
-from tests.archives import archive, documents, eval_ids, keep_run
+from tests.archives import archive, documents, eval_ids, store_run
 from tests.conftest import S3
-from tests.retention import answering_retention
-from tests.scripts.legal_hold.conftest import HoldArchive, PowerCut, open_holds
+from tests.retention import answer_lock_requests
+from tests.scripts.legal_hold.conftest import HoldArchive, SimulatedCrash, open_holds
 
 M = "acme-v-bolt"
 CREATE = ("legal-hold", "create", M, "--reason", "case 17")
@@ -56,7 +56,7 @@ def test_add_takes_files_standard_input_ids_and_runs(folder: HoldArchive, tmp_pa
     ids = [folder.fill() for _ in range(5)]
     folder.run_ok(*CREATE)
     (tmp_path / "ids.csv").write_text(f"name,eval_id\nx,{ids[0]}\n")
-    asyncio.run(keep_run(folder.bucket, ids[3:], "q3"))
+    asyncio.run(store_run(folder.bucket, ids[3:], "q3"))
     result = folder.run(*ADD, "ids.csv", ids[1], "-", "--run", "q3", given=f"{ids[2]}\nno ID\n")
     assert result.exit_code == 1
     assert "standard input, line 2: 'no ID' is not a valid evaluation ID" in result.stderr
@@ -165,7 +165,7 @@ def test_a_version_that_is_removed_meanwhile_does_not_stop_the_command(bucket: H
     evaluation, archive_ = Evaluation(bucket.fill(), "sandbox"), open_s3_archive(bucket.settings)
     assert archive_
     archive_.client.meta.events.register(
-        "before-send.s3.PutObjectLegalHold", answering_retention({"manifest.json": "<x/>"}, "NoSuchVersion")
+        "before-send.s3.PutObjectLegalHold", answer_lock_requests({"manifest.json": "<x/>"}, "NoSuchVersion")
     )
     assert hold_all(archive_, evaluation, lambda _: "ON") == 3
 
@@ -245,7 +245,7 @@ def test_the_same_command_completes_an_addition_that_was_killed_at_any_call(held
         assert added == set(ids)
         if killed.exit_code == 0:
             break
-        assert isinstance(killed.exception, PowerCut)
+        assert isinstance(killed.exception, SimulatedCrash)
         calls += step
     assert calls > 10
     held.run_ok("verify", "-", "--grace", "0", given="\n".join(ids))

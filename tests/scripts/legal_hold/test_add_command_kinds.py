@@ -19,8 +19,8 @@ from scripts.retention.assessment import DocumentState, assess
 from tasks.model.evaluation import Evaluation
 from tasks.model.outcome import Outcome
 from tests.archives import archive, documents
-from tests.disposals import schedule_of
-from tests.retention import answering_retention
+from tests.disposals import make_schedule
+from tests.retention import answer_lock_requests
 from tests.scripts.legal_hold.conftest import HoldArchive
 
 M, OTHER = "acme-v-bolt", "audit-17"
@@ -57,7 +57,7 @@ def erase(held: HoldArchive, eval_id: str, *kinds: str) -> ErasureResult:
 
     found = open_s3_archive(held.settings)
     if found:
-        found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
+        found.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests({}))
     root = held.settings.archive_url.removeprefix("file://")
     versions = S3Versions(found) if found else LocalFiles(Path(root))
     return asyncio.run(begin_and_finish())
@@ -126,7 +126,7 @@ def test_documents_of_other_kinds_still_become_due(folder: HoldArchive) -> None:
     folder.run_ok("legal-hold", "add", M, eval_id, *SELFIE)
     manifest = folder.manifest(eval_id)
     assert manifest
-    assessed = assess(schedule_of({"keep_for": "1y", "clock": "archived"}), manifest, {}, date(2999, 1, 1))
+    assessed = assess(make_schedule({"keep_for": "1y", "clock": "archived"}), manifest, {}, date(2999, 1, 1))
     states = {each.document.kind: each.state for each in assessed}
     assert states == {
         "document_front": DocumentState.DUE,

@@ -11,7 +11,7 @@ from scripts.archive_access.s3_client import S3Archive, open_s3_archive
 from scripts.legal_hold import holder
 from tasks.model.evaluation import Evaluation
 from tasks.storage.matter import MatterState
-from tests.scripts.legal_hold.conftest import HoldArchive, PowerCut
+from tests.scripts.legal_hold.conftest import HoldArchive, SimulatedCrash
 
 
 def hold(held: HoldArchive, matter: str, *eval_ids: str) -> None:
@@ -140,7 +140,7 @@ def test_the_same_command_completes_a_release_that_was_killed_at_any_call(held: 
                 assert "OFF" not in held.statuses(eval_id)
         if killed.exit_code == 0:
             break
-        assert isinstance(killed.exception, PowerCut)
+        assert isinstance(killed.exception, SimulatedCrash)
         assert held.record(matter).state is not MatterState.RELEASED
         held.cut_off("release_command", -1)
         held.run_ok(*release(matter))

@@ -7,7 +7,7 @@ import pytest
 from scripts.simulator.damage import forged_size, garbage
 from tasks.model.evaluation import Evaluation
 from tasks.storage.local_bucket import LocalBucket
-from tests.archived_bundles import archive_bundle, archive_refused
+from tests.archived_bundles import archive_as_unreadable, archive_bundle
 from tests.archives import eval_ids
 from tests.zips import zip_of
 
@@ -23,10 +23,10 @@ def evaluation(eval_id: str) -> Evaluation:
 @pytest.fixture
 async def bucket(tmp_path: Path) -> LocalBucket:
     bucket = LocalBucket(tmp_path / "archive")
-    await archive_refused(bucket, zip_of(FILES), evaluation(WHOLE))
-    await archive_refused(bucket, forged_size(FILES), evaluation(FORGED))
-    await archive_refused(bucket, garbage(FILES), evaluation(GARBAGE))
-    await archive_refused(bucket, garbage(FILES), evaluation(HEALED))
+    await archive_as_unreadable(bucket, zip_of(FILES), evaluation(WHOLE))
+    await archive_as_unreadable(bucket, forged_size(FILES), evaluation(FORGED))
+    await archive_as_unreadable(bucket, garbage(FILES), evaluation(GARBAGE))
+    await archive_as_unreadable(bucket, garbage(FILES), evaluation(HEALED))
     await archive_bundle(bucket, zip_of(FILES), evaluation(HEALED))
     await archive_bundle(bucket, zip_of(FILES), evaluation(NEVER))
     return bucket

@@ -11,7 +11,7 @@ from tasks.pipeline.upload import UploadTarget
 from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.local_bucket import LocalBucket
-from tests.archived_bundles import archive_refused
+from tests.archived_bundles import archive_as_unreadable
 from tests.commands import Shell
 from tests.scripts.quarantine.conftest import FILES, FORGED, GARBAGE, NEVER, WHOLE, evaluation
 from tests.zips import zip_of
@@ -42,7 +42,7 @@ async def test_get_copies_bundles_as_riskos_sent_them(shell: Shell) -> None:
 async def test_get_opens_a_sealed_bundle_only_with_its_key(shell: Shell, bucket: LocalBucket) -> None:
     keyring = Keyring("k1", {"k1": KEY})
     target = UploadTarget(EncryptedBucket(bucket, keyring), sealed_with="k1")
-    await archive_refused(bucket, zip_of({"x": b"sealed"}), evaluation(NEVER), target)
+    await archive_as_unreadable(bucket, zip_of({"x": b"sealed"}), evaluation(NEVER), target)
     finished = await shell.run("quarantine", "get", NEVER, "--to", "out")
     assert (finished.code, "k1" in finished.err, (shell.folder / "out").exists()) == (1, True, False)
     shell.settings["DOCV_ENCRYPTION_KEYS"] = f"k1:{base64.b64encode(KEY).decode()}"

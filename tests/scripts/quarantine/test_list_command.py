@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tasks.storage.local_bucket import LocalBucket
-from tests.archives import keep_run
+from tests.archives import store_run
 from tests.commands import Shell
 from tests.disposals import dispose
 from tests.scripts.quarantine.conftest import FILES, FORGED, GARBAGE, HEALED, NEVER, WHOLE, evaluation
@@ -74,7 +74,7 @@ async def test_bundles_are_selected_by_cause_run_and_age(shell: Shell, bucket: L
     assert await list_ids(shell, "--older-than", "7d") == [FORGED]
     assert await list_ids(shell, "--cause", "local_header_differs") == [WHOLE, FORGED, GARBAGE]
     assert await list_ids(shell, "--cause", "wrong_crc") == []
-    await keep_run(bucket, [GARBAGE, NEVER], "q4")
+    await store_run(bucket, [GARBAGE, NEVER], "q4")
     assert await list_ids(shell, "--run", "q4") == [GARBAGE]
     assert await list_ids(shell, "--run", "q3") == [WHOLE, FORGED, GARBAGE]
     assert await list_ids(shell, "--run", "q5") == []

@@ -14,11 +14,11 @@ from tasks.storage.encryption import Keyring
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import Manifest, read_manifest
 from tasks.storage.open_bucket import open_bucket
-from tests.archived_bundles import archive_refused
+from tests.archived_bundles import archive_as_unreadable
 from tests.archives import eval_ids
 from tests.commands import Shell
 from tests.conftest import S3
-from tests.riskos import Heard, Reply, http, listening
+from tests.riskos import ReceivedRequest, Reply, http, serve_requests
 from tests.scripts.quarantine.conftest import FORGED, GARBAGE, HEALED, NEVER, WHOLE, evaluation
 from tests.zips import zip_of
 from worker.clients.archive import open_archive
@@ -69,7 +69,7 @@ async def test_retry_archives_a_sealed_and_locked_bundle_in_s3_so_that_verify_pa
     settings = Settings(archive_url=shell.settings["DOCV_ARCHIVE_URL"], s3_endpoint=s3.endpoint)
     bucket = open_bucket(open_archive(settings))
     sealed = UploadTarget(EncryptedBucket(bucket, Keyring("k1", {"k1": bytes(range(32))})), sealed_with="k1")
-    await archive_refused(bucket, zip_of({"front.jpg": b"front"}), evaluation(WHOLE), sealed)
+    await archive_as_unreadable(bucket, zip_of({"front.jpg": b"front"}), evaluation(WHOLE), sealed)
     finished = await shell.run("quarantine", "retry")
     assert (finished.code, finished.out) == (0, f"{WHOLE}  archived      a new revision\n")
     (document,) = (await get_manifest(bucket, WHOLE)).documents
@@ -99,16 +99,16 @@ async def test_retry_archives_whole_bundles_of_an_older_reader_without_a_request
     ids = eval_ids(1_000 if request.config.getoption("--faults") == "long" else 80, seed=7)
     for number, eval_id in enumerate(ids):
         files = {"front.jpg": f"front {number}".encode() * 99, "selfie.jpg": f"selfie {number}".encode() * 99}
-        await archive_refused(bucket, zip_of(files), evaluation(eval_id))
+        await archive_as_unreadable(bucket, zip_of(files), evaluation(eval_id))
 
-    def answer(_: Heard) -> Reply:
+    def answer(_: ReceivedRequest) -> Reply:
         return Reply(http(500))
 
-    async with listening(answer) as riskos:
+    async with serve_requests(answer) as riskos:
         shell.settings |= {"DOCV_RISKOS_URL": riskos.url, "DOCV_API_KEY": "key-of-a-worker"}
         finished = await shell.run("quarantine", "retry", "--cause", "local_header_differs")
     assert finished.err.splitlines()[-1] == f"{len(ids) + 3:,} evaluations: {len(ids) + 1:,} archived, 2 unreadable"
-    assert riskos.heard == []
+    assert riskos.requests == []
     manifests = [await read_manifest(bucket, evaluation(each)) for each in ids]
     assert {(each.manifest.outcome, len(each.manifest.documents)) for each in manifests if each} == {("archived", 2)}
     assert not await redis.hlen("docv:ledger:entries")

@@ -26,7 +26,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import Manifest
 from tasks.storage.revision import amend
 from tests.archives import eval_ids, fill
-from tests.scripts.erase.test_erasure import CutOff, PowerCut
+from tests.scripts.erase.test_erasure import CrashingWrapper, SimulatedCrash
 from tests.scripts.retention.disposals import RetainedArchive, at, copy_selfie_as
 from worker.config.settings import Settings
 
@@ -219,7 +219,7 @@ class Interrupted(RetainedArchive):
     def interrupt_at(self, call: int) -> "itertools.count[int]":
         countdown = itertools.count(-call)
         self.wrapped = lambda real: replace(
-            real, bucket=CutOff(real.bucket, countdown), versions=CutOff(real.versions, countdown)
+            real, bucket=CrashingWrapper(real.bucket, countdown), versions=CrashingWrapper(real.versions, countdown)
         )
         return countdown
 
@@ -240,7 +240,7 @@ async def test_an_application_that_is_killed_at_any_call_is_completed_by_the_nex
         archive.interrupt_at(call)
         try:
             await archive.apply(plan, DUE)
-        except PowerCut:
+        except SimulatedCrash:
             await check_consistency(archive, ids)
         else:
             break
@@ -301,16 +301,16 @@ async def test_a_certificate_that_another_machine_wrote_too_early_is_completed(
     assert plan.sha256 == same.sha256
     interrupted = Interrupted(archive.settings, archive.bucket)
     interrupted.interrupt_at(12)
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await interrupted.apply(plan, DUE)
     # The clock of another machine is behind. Nothing is due there, and it only completes the interrupted application.
     early = await archive.dispose(BEFORE)
     assert 0 < early.documents < len(selfies)
 
     async def stop() -> None:
-        raise PowerCut
+        raise SimulatedCrash
 
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await archive.apply(same, DUE, stop)
     ((_, certificate),) = (await archive.certificates()).items()
     assert len(certificate["documents"]) == early.documents
@@ -408,10 +408,10 @@ async def test_documents_left_by_an_interrupted_application_stay_while_under_a_m
 
     class CutOffFiles(LockedFiles):
         def remove(self, *_: Any, **__: Any) -> None:
-            raise PowerCut
+            raise SimulatedCrash
 
     archive.wrapped = lambda real: replace(real, versions=CutOffFiles(versions, {}))
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await archive.apply(plan, DUE)
     archive.wrapped = lambda real: real
     selfies = files(archive, "selfie")
@@ -446,11 +446,11 @@ async def test_a_damaged_manifest_does_not_stop_other_disposals(
 
 
 async def test_an_object_that_cannot_be_removed_does_not_stop_other_disposals(
-    archive: RetainedArchive, stubborn: set[str], capsys: pytest.CaptureFixture[str]
+    archive: RetainedArchive, undeletable: set[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, _ = await archive.plan(DUE)
     selfies = files(archive, "selfie")
-    stubborn.add(PLAIN)
+    undeletable.add(PLAIN)
 
     result = await archive.apply(plan, DUE)
 
@@ -459,18 +459,18 @@ async def test_an_object_that_cannot_be_removed_does_not_stop_other_disposals(
     (left,) = files(archive, "selfie")
     assert sorted(await certified_hashes(archive)) == sorted(selfies - {left})
 
-    stubborn.clear()
+    undeletable.clear()
     await archive.dispose("2029-11-25")
     assert files(archive, "selfie") == set()
     assert sorted(await certified_hashes(archive)) == sorted(selfies)
 
 
 async def test_an_application_ends_when_too_many_objects_cannot_be_removed(
-    archive: RetainedArchive, stubborn: set[str], monkeypatch: pytest.MonkeyPatch
+    archive: RetainedArchive, undeletable: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("scripts.retention.application._MOST_REFUSED", 1)
     plan, _ = await archive.plan(DUE)
-    stubborn |= {PLAIN, REVISED}
+    undeletable |= {PLAIN, REVISED}
     with pytest.raises(NotRemoved):
         await archive.apply(plan, DUE)
     assert await certified_hashes(archive) == []
@@ -491,7 +491,7 @@ async def certified_hashes(archive: RetainedArchive) -> list[str]:
 
 
 async def stop() -> None:
-    raise PowerCut
+    raise SimulatedCrash
 
 
 async def test_a_certificate_that_is_completed_in_parts_lists_the_same_bytes_once_for_each_evaluation(
@@ -499,7 +499,7 @@ async def test_a_certificate_that_is_completed_in_parts_lists_the_same_bytes_onc
 ) -> None:
     sha256 = await share_selfie(archive)
     plan, _ = await archive.plan(DUE)
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await archive.apply(plan, DUE, stop)
     monkeypatch.setattr("scripts.retention.application.PART", 1)
 
@@ -524,7 +524,7 @@ async def test_an_interrupted_second_application_of_a_plan_is_completed_by_the_d
     await archive.apply(plan, DUE)
     before = await certified_hashes(archive)
     await amend(archive.bucket, held, lambda manifest: manifest.model_copy(update={"matters": ()}))
-    with pytest.raises(PowerCut):
+    with pytest.raises(SimulatedCrash):
         await archive.apply(plan, later, stop)
     (selfie,) = (await archive.manifest(PLAIN)).disposed
     assert (await archive.plan(later))[1].unfinished == 1

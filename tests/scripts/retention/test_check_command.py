@@ -9,7 +9,7 @@ import pytest
 from tasks.model.evaluation import Evaluation
 from tasks.retention.event import EventReport, record_event
 from tasks.storage.bucket import Bucket
-from tests.archives import FolderHand, eval_ids
+from tests.archives import FolderEditor, eval_ids
 from tests.commands import Shell
 from tests.scripts.retention.conftest import ARCHIVED, REVISED, SCHEDULE, TOMBSTONE
 
@@ -87,7 +87,7 @@ async def test_check_explains_each_document_without_its_name(shell: Shell, bucke
     evaluation, at = Evaluation(ARCHIVED, "sandbox"), datetime(2026, 12, 1, tzinfo=UTC)
     before = await explain_documents(shell, "--ids", ARCHIVED, "--ids", TOMBSTONE)
     await record_event(bucket, evaluation, EventReport("relationship_ended", date(2020, 2, 29), "records"), at)
-    files = FolderHand(shell.folder / "archive").listed()
+    files = FolderEditor(shell.folder / "archive").listed()
 
     after = await explain_documents(shell, "--ids", ARCHIVED)
 
@@ -102,7 +102,7 @@ async def test_check_explains_each_document_without_its_name(shell: Shell, bucke
         "grace after its event was received"
     )
     assert "blob" not in "".join(before + after)
-    assert FolderHand(shell.folder / "archive").listed() == files
+    assert FolderEditor(shell.folder / "archive").listed() == files
 
 
 async def test_check_takes_a_sample_of_the_archive(shell: Shell) -> None:

@@ -26,8 +26,8 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
 from tests.archives import PREFIX, eval_ids, fill
 from tests.conftest import S3
-from tests.retention import answering_retention
-from tests.scripts.erase.test_erasure import CutOff, PowerCut
+from tests.retention import answer_lock_requests
+from tests.scripts.erase.test_erasure import CrashingWrapper, SimulatedCrash
 from tests.scripts.retention.disposals import OPERATOR, RetainedArchive, no_wait
 from worker.config.settings import Settings
 
@@ -95,14 +95,14 @@ async def test_a_damaged_receipt_fails_and_other_requests_are_carried_out(
 
 
 async def test_an_object_that_cannot_be_removed_does_not_stop_other_requests(
-    archive: RetainedArchive, stubborn: set[str]
+    archive: RetainedArchive, undeletable: set[str]
 ) -> None:
     assert isinstance(await erase_one(OTHER, REQUEST, open_stores(archive.settings, archive.bucket, BEFORE)), Waiting)
-    stubborn.add(MINE.eval_id)
+    undeletable.add(MINE.eval_id)
     result = await apply_deferred(archive, AFTER)
     assert (result.erased, result.failed) == (1, {MINE.eval_id})
     assert await is_erased(archive.bucket, OTHER)
-    stubborn.clear()
+    undeletable.clear()
     result = await apply_deferred(archive, AFTER)
     assert (result.erased, result.failed) == (1, set())
 
@@ -118,7 +118,7 @@ async def test_a_deferred_erasure_that_is_killed_at_any_call_is_completed_by_the
         stores = cut_off_stores(open_stores(settings, bucket, AFTER), itertools.count(-call))
         try:
             await carry_out([MINE], REQUEST, stores, no_wait, DeferredErasures())
-        except PowerCut:
+        except SimulatedCrash:
             assert (await apply_deferred(archive, AFTER)).erased in {0, 1}
         else:
             break
@@ -134,9 +134,9 @@ async def test_a_deferred_erasure_that_is_killed_at_any_call_is_completed_by_the
 def cut_off_stores(stores: ErasureStores, countdown: Iterator[int]) -> ErasureStores:
     return replace(
         stores,
-        bucket=CutOff(stores.bucket, countdown),
-        versions=CutOff(stores.versions, countdown),
-        redis_records=CutOff(stores.redis_records, countdown),
+        bucket=CrashingWrapper(stores.bucket, countdown),
+        versions=CrashingWrapper(stores.versions, countdown),
+        redis_records=CrashingWrapper(stores.redis_records, countdown),
     )
 
 
@@ -147,7 +147,7 @@ async def test_an_s3_legal_hold_blocks_a_deferred_erasure_even_after_its_day(s3:
     found = open_s3_archive(settings)
     assert found
     # moto answers GetObjectRetention with 500 for objects without a retention.
-    found.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention({}))
+    found.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests({}))
     async with open_archive_bucket(settings) as bucket:
         await fill(bucket, [MINE.eval_id], size=10)
         held = {"Bucket": s3.bucket, "Key": f"{PREFIX}/{MINE.manifest_key}"}

@@ -22,8 +22,8 @@ from tasks.storage.open_bucket import open_bucket
 from tests.archives import archive as archive_evaluation
 from tests.archives import documents, eval_ids, fill
 from tests.conftest import S3
-from tests.retention import answering_retention
-from tests.scripts.erase.test_erasure import CutOff, PowerCut
+from tests.retention import answer_lock_requests
+from tests.scripts.erase.test_erasure import CrashingWrapper, SimulatedCrash
 from tests.scripts.retention.disposals import RetainedArchive
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
@@ -48,7 +48,7 @@ class VersionedArchive(RetainedArchive):
     def open(self) -> S3Archive:
         archive = open_s3_archive(self.settings)
         assert archive
-        archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(self.retentions))
+        archive.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests(self.retentions))
         return archive
 
     def versioned(self, stores: DisposalStores) -> DisposalStores:
@@ -58,8 +58,8 @@ class VersionedArchive(RetainedArchive):
         countdown = itertools.count(-call)
 
         def wrap(stores: DisposalStores) -> DisposalStores:
-            versions = CutOff(S3Versions(self.open()), countdown)
-            return replace(stores, bucket=CutOff(stores.bucket, countdown), versions=versions)
+            versions = CrashingWrapper(S3Versions(self.open()), countdown)
+            return replace(stores, bucket=CrashingWrapper(stores.bucket, countdown), versions=versions)
 
         self.wrapped = wrap
 
@@ -150,7 +150,7 @@ async def test_an_application_that_is_killed_at_any_call_is_completed_by_the_sam
         archive.interrupt_at(call)
         try:
             result = await archive.apply(plan, DUE)
-        except PowerCut:
+        except SimulatedCrash:
             listed = {each.sha256 for each in (await archive.manifest(PLAIN)).disposed}
             assert archive.versions("selfie") or sha256 in listed
             assert not (archive.versions("selfie") and await archive.certificates())

@@ -13,7 +13,7 @@ import pytest
 from tasks.model.evaluation import Evaluation
 from tasks.retention.event import read_events
 from tasks.storage.bucket import Bucket
-from tests.archives import FolderHand, eval_ids
+from tests.archives import FolderEditor, eval_ids
 from tests.commands import Shell, finish
 from tests.scripts.retention.conftest import ARCHIVED, REVISED, TOMBSTONE
 
@@ -36,7 +36,7 @@ async def read_days(bucket: Bucket, *eval_ids: str) -> list[date | None]:
 
 
 def list_event_keys(shell: Shell) -> list[str]:
-    return [key for key in FolderHand(shell.folder / "archive").listed() if key.startswith("events/")]
+    return [key for key in FolderEditor(shell.folder / "archive").listed() if key.startswith("events/")]
 
 
 async def test_event_records_the_rows_of_a_list_once(shell: Shell, bucket: Bucket) -> None:

@@ -15,7 +15,7 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
 from tasks.storage.manifest_records import ErasedRecord
 from tests.archives import archive, eval_ids
-from tests.scripts.erase.test_erasure import CutOff, PowerCut
+from tests.scripts.erase.test_erasure import CrashingWrapper, SimulatedCrash
 
 (EVAL_ID,) = eval_ids(1)
 EVALUATION = Evaluation(EVAL_ID, "sandbox")
@@ -38,9 +38,9 @@ async def test_the_same_command_completes_a_recording_that_died_at_any_call(tmp_
         corrected = ReportRow("line 2", EVAL_ID, "closed", date(2026, 2, 1))
         is_done = False
         try:
-            await record(CutOff(bucket, itertools.count(-number)), corrected, CONTACT)
+            await record(CrashingWrapper(bucket, itertools.count(-number)), corrected, CONTACT)
             is_done = True
-        except PowerCut:
+        except SimulatedCrash:
             results.append(await record(bucket, corrected, CONTACT))
 
         events = await read_events(bucket, EVALUATION)

@@ -15,7 +15,7 @@ from tasks.retention.event import EventRecord
 from tasks.retention.schedule import Schedule
 from tasks.storage.manifest_records import RestrictedRecord
 from tests.conftest import S3
-from tests.retention import answering_retention
+from tests.retention import answer_lock_requests
 from tests.tasks.storage.test_manifest import EVALUATION, manifest, record
 from worker.config.settings import Settings
 
@@ -55,7 +55,7 @@ async def extend_lock(
     if locked:
         until = datetime(locked[1].year, locked[1].month, locked[1].day, tzinfo=UTC)
         retentions = {DOCUMENT.key: _RETENTION.format(mode=locked[0], until=until)}
-    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answering_retention(retentions))
+    archive.client.meta.events.register("before-send.s3.GetObjectRetention", answer_lock_requests(retentions))
     requests: list[dict[str, Any]] = []
     archive.client.meta.events.register(
         "provide-client-params.s3.PutObjectRetention", lambda params, **_: requests.append(params["Retention"])
@@ -129,7 +129,7 @@ async def test_a_missing_object_is_skipped(archive: S3Archive) -> None:
     events = closed(date(2026, 11, 1), TODAY)
     extender = LockExtender(archive, Schedule.model_validate({"rule": [RULE]}), "COMPLIANCE", 8, TODAY)
     for call in ("GetObjectRetention", "PutObjectRetention"):
-        archive.client.meta.events.register(f"before-send.s3.{call}", answering_retention({}, "NoSuchKey"))
+        archive.client.meta.events.register(f"before-send.s3.{call}", answer_lock_requests({}, "NoSuchKey"))
 
     await extender.extend(WalkedEvaluation(EVALUATION, manifest(documents=(DOCUMENT,)), events))
 

@@ -102,7 +102,7 @@ def settings_for(redis_url: str, folder: Path, **changes: Any) -> Settings:
 
 
 @contextlib.asynccontextmanager
-async def opened(
+async def running_client(
     settings: Settings, bounds: HttpLimits | None = None, *, read_only: bool = False
 ) -> AsyncIterator[Client]:
     """Run a server until the block ends, and yield its client."""
@@ -120,7 +120,7 @@ def settings(redis: Redis, redis_url: str, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 async def client(settings: Settings) -> AsyncIterator[Client]:
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         yield client
 
 

@@ -9,8 +9,18 @@ from opentelemetry.trace import SpanKind, StatusCode
 from redis.asyncio import Redis
 
 from scripts.serve.request_tracing import trace_request
-from tests.scripts.serve.conftest import TOKEN, event, opened
-from tests.spans import INVALID, PARENT, PARENT_SPAN, PARENT_TRACE, attributes_of, named, parent_of, spans, trace_of  # noqa: F401  # a fixture
+from tests.scripts.serve.conftest import TOKEN, event, running_client
+from tests.spans import (  # noqa: F401  # a fixture
+    INVALID,
+    PARENT,
+    PARENT_SPAN,
+    PARENT_TRACE,
+    attributes_of,
+    get_parent_id,
+    get_trace_id,
+    named,
+    spans,
+)
 from worker.config.settings import Settings
 
 
@@ -20,12 +30,12 @@ async def test_submitted_ids_join_the_trace_of_the_caller(
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
     eval_id = str(uuid4())
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         assert (await client.submit({"eval_ids": [eval_id]}, traceparent=PARENT)).status == 202
     request, accept = named(spans, "POST /evaluations"), named(spans, "accept")
-    assert (request.kind, parent_of(request)) == (SpanKind.SERVER, PARENT_SPAN)
+    assert (request.kind, get_parent_id(request)) == (SpanKind.SERVER, PARENT_SPAN)
     assert request.context
-    assert parent_of(accept) == request.context.span_id
+    assert get_parent_id(accept) == request.context.span_id
     assert attributes_of(request) == {
         "http.request.method": "POST",
         "http.route": "/evaluations",
@@ -37,9 +47,9 @@ async def test_submitted_ids_join_the_trace_of_the_caller(
 
 
 async def test_an_event_joins_the_trace_of_the_caller(settings: Settings, spans: InMemorySpanExporter) -> None:  # noqa: F811
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         assert (await client.deliver(event(), traceparent=PARENT)).status == 200
-    assert {trace_of(span) for span in spans.get_finished_spans()} == {PARENT_TRACE}
+    assert {get_trace_id(span) for span in spans.get_finished_spans()} == {PARENT_TRACE}
     assert named(spans, "POST /webhooks/riskos").kind is SpanKind.SERVER
 
 
@@ -49,16 +59,16 @@ async def test_a_new_trace_begins_when_the_traceparent_is_invalid(
     spans: InMemorySpanExporter,  # noqa: F811
     traceparent: str,
 ) -> None:
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         assert (await client.deliver(event(), traceparent=traceparent)).status == 200
-    assert parent_of(named(spans, "POST /webhooks/riskos")) is None
+    assert get_parent_id(named(spans, "POST /webhooks/riskos")) is None
 
 
 async def test_probes_are_not_traced_and_an_unknown_path_is_not_recorded(
     settings: Settings,
     spans: InMemorySpanExporter,  # noqa: F811
 ) -> None:
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         await client.send("GET", "/livez")
         await client.send("GET", "/erika-mustermann", Authorization=f"Bearer {TOKEN}")
         await client.send("PROPFIND", "/evaluations")
@@ -78,7 +88,7 @@ async def test_an_answer_of_5xx_is_recorded_as_an_error(settings: Settings, span
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         client.url = f"http://{host}:{port}"
         assert (await client.send("GET", "/")).status == 503
     await runner.cleanup()

@@ -16,7 +16,7 @@ from scripts.verify.open_lister import open_lister
 from scripts.verify.ordered_gather import ordered_gather
 from scripts.verify.problems import Difference
 from tasks.storage.bucket import Bucket
-from tests.archives import PREFIX, BucketHand, FolderHand, Hand
+from tests.archives import PREFIX, ArchiveEditor, BucketEditor, FolderEditor
 from worker.config.settings import Settings
 
 
@@ -27,13 +27,13 @@ class Target:
     Attributes:
         settings: settings that name the archive.
         bucket: the archive as workers use it.
-        hand: direct access to the objects, for tampering.
+        editor: direct access to the objects, for tampering.
         ctx: the context of the last verification.
     """
 
     settings: Settings
     bucket: Bucket
-    hand: Hand
+    editor: ArchiveEditor
     ctx: VerifyContext | None = None
 
     async def check(self, group: ObjectGroup) -> list[Difference]:
@@ -58,10 +58,10 @@ async def target(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     if request.param == "folder":
         root = tmp_path / "archive"
         root.mkdir()
-        settings, hand = Settings(archive_url=root.as_uri()), FolderHand(root)
+        settings, editor = Settings(archive_url=root.as_uri()), FolderEditor(root)
     else:
         s3 = request.getfixturevalue("s3")
         settings = Settings(archive_url=f"s3://{s3.bucket}/{PREFIX}", s3_endpoint=s3.endpoint)
-        hand = BucketHand(s3)
+        editor = BucketEditor(s3)
     async with open_read_only_bucket(settings) as bucket:
-        yield Target(settings, bucket, hand)
+        yield Target(settings, bucket, editor)

@@ -36,20 +36,20 @@ async def test_an_archive_written_by_workers_has_no_differences(target: Target) 
     assert target.ctx
     progress = target.ctx.progress
     assert (progress.evaluations, progress.quarantined, progress.runs, progress.young) == (10, 1, 1, 0)
-    assert progress.objects == len([key for key in target.hand.listed() if key.startswith("sandbox/")])
+    assert progress.objects == len([key for key in target.editor.listed() if key.startswith("sandbox/")])
 
 
 async def test_a_copy_left_by_a_killed_worker_is_not_reported(target: Target) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
-    target.hand.put(f"sandbox/{FIRST}/revisions/1.json", target.hand.get(MANIFEST))
+    target.editor.put(f"sandbox/{FIRST}/revisions/1.json", target.editor.get(MANIFEST))
     assert await find_problems(target) == []
-    target.hand.put(f"sandbox/{FIRST}/revisions/1.json", b"{}")
+    target.editor.put(f"sandbox/{FIRST}/revisions/1.json", b"{}")
     assert await find_problems(target) == [(f"sandbox/{FIRST}/revisions/1.json", "revision_differs")]
 
 
 async def test_an_unlisted_object_is_an_orphan_only_when_it_is_old(target: Target) -> None:
     key = f"sandbox/{FIRST}/selfie/{'0' * 64}.jpg"
-    target.hand.put(key, b"on its way")
+    target.editor.put(key, b"on its way")
     assert await find_problems(target, grace=3600) == []
     assert target.ctx
     assert target.ctx.progress.young == 1
@@ -63,13 +63,13 @@ async def test_a_disposed_document_is_reported_only_while_its_object_exists(targ
     assert await find_problems(target) == [(key, "disposed_still_there") for key in sorted(keys)]
 
     for key in keys:
-        target.hand.delete(key)
+        target.editor.delete(key)
     for depth in VerifyDepth:
         assert await find_problems(target, depth=depth) == []
 
     # All documents are gone, even after a later revision by a worker.
     (key,) = await list_as_disposed(target.bucket, evaluation)
-    target.hand.delete(key)
+    target.editor.delete(key)
     await archive(target.bucket, FIRST, Outcome.NO_DOCUMENTS)
     assert await find_problems(target) == []
 
@@ -77,9 +77,9 @@ async def test_a_disposed_document_is_reported_only_while_its_object_exists(targ
 async def test_disposed_bytes_are_reported_when_they_return_as_another_kind(target: Target) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
     for key in await list_as_disposed(target.bucket, Evaluation(FIRST, "sandbox")):
-        target.hand.delete(key)
+        target.editor.delete(key)
     returned_key = key.replace(key.split("/")[2], "other")
-    target.hand.put(returned_key, b"the bytes")
+    target.editor.put(returned_key, b"the bytes")
     assert await find_problems(target) == [(returned_key, "disposed_still_there")]
 
 
@@ -127,10 +127,10 @@ async def test_concurrent_writes_of_workers_are_not_reported(target: Target) -> 
 )
 async def test_a_key_of_another_evaluation_is_reported_and_never_read(target: Target, key: str, problem: str) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
-    manifest = json.loads(target.hand.get(MANIFEST))
+    manifest = json.loads(target.editor.get(MANIFEST))
     real_key = manifest["documents"][0]["key"]
     manifest["documents"][0]["key"] = key
-    target.hand.put(MANIFEST, json.dumps(manifest).encode())
+    target.editor.put(MANIFEST, json.dumps(manifest).encode())
     digested: list[str] = []
     digest = target.bucket.digest
 
@@ -145,8 +145,8 @@ async def test_a_key_of_another_evaluation_is_reported_and_never_read(target: Ta
 
 async def test_only_evaluations_archived_since_the_date_are_checked(target: Target) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
-    key = next(key for key in target.hand.listed() if key.endswith(".jpg"))
-    target.hand.put(key, b"another")
+    key = next(key for key in target.editor.listed() if key.endswith(".jpg"))
+    target.editor.put(key, b"another")
     later, before = datetime(2026, 11, 24, tzinfo=UTC), datetime(2026, 11, 23, tzinfo=UTC)
     assert await find_problems(target, selection=Selection(since=later)) == []
     assert await find_problems(target, selection=Selection(since=before)) == [(key, "size_differs")]
@@ -154,8 +154,8 @@ async def test_only_evaluations_archived_since_the_date_are_checked(target: Targ
 
 async def test_changed_bytes_of_the_same_size_are_not_found_by_size(target: Target) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
-    key = next(key for key in target.hand.listed() if key.endswith(".jpg"))
-    target.hand.put(key, bytes(104))
+    key = next(key for key in target.editor.listed() if key.endswith(".jpg"))
+    target.editor.put(key, bytes(104))
     assert await find_problems(target, depth=VerifyDepth.SIZES) == []
     for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
         assert await find_problems(target, depth=depth) == [(key, "content_differs")]
@@ -164,10 +164,10 @@ async def test_changed_bytes_of_the_same_size_are_not_found_by_size(target: Targ
 @pytest.mark.parametrize("target", ["s3"], indirect=True)
 async def test_different_metadata_and_tags_are_reported(target: Target) -> None:
     await archive(target.bucket, FIRST, Outcome.ARCHIVED, documents(FIRST, 1, 100))
-    key = next(key for key in target.hand.listed() if "/selfie/" in key)
-    data = target.hand.get(key)
-    target.hand.delete(key)
-    target.hand.put(key, data)
+    key = next(key for key in target.editor.listed() if "/selfie/" in key)
+    data = target.editor.get(key)
+    target.editor.delete(key)
+    target.editor.put(key, data)
     problems = await find_problems(target)
     assert [problem for _, problem in problems] == ["metadata_differs"] * 3 + ["tags_differ"] * 3
     assert {each for each, _ in problems} == {key}
@@ -198,17 +198,17 @@ async def test_an_erased_evaluation_has_no_differences_even_when_it_was_archived
     for eval_id in ids:
         evaluation = Evaluation(eval_id, "sandbox")
         before = await read_manifest(target.bucket, evaluation)
-        for key in target.hand.listed():
+        for key in target.editor.listed():
             if eval_id in key:
-                target.hand.delete(key)
+                target.editor.delete(key)
         receipt = f"receipts/sandbox/{eval_id}/20261123T040000Z.json"
         kept: Any = SimpleNamespace(key=receipt, receipt=SimpleNamespace(erased_at="2026-11-23T04:00:00.000Z"))
         data = make_marker(evaluation, kept, before.manifest if before else None).as_json()
-        target.hand.put(evaluation.manifest_key, data)
-        target.hand.put(receipt, b"{}")
+        target.editor.put(evaluation.manifest_key, data)
+        target.editor.put(receipt, b"{}")
     assert await target.verify() == []
     assert others
 
     await archive(target.bucket, again, Outcome.ARCHIVED, documents(again, 3, 100))
-    assert f"sandbox/{again}/revisions/0.json" in target.hand.listed()
+    assert f"sandbox/{again}/revisions/0.json" in target.editor.listed()
     assert await target.verify() == []

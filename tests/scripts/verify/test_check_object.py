@@ -118,7 +118,7 @@ async def test_a_checksum_of_s3_is_not_trusted_when_bytes_must_be_read() -> None
 async def test_a_large_or_sealed_object_is_not_read_in_one_request(sealed_with: str | None) -> None:
     expected = replace(expect_selfie(), size=(1 << 20) + 1, sealed_with=sealed_with)
     lister = Lister(make_head(content=None))
-    assert await find_problems(lister, expected=expected, size=expected.size_there) == []
+    assert await find_problems(lister, expected=expected, size=expected.stored_size) == []
     assert lister.requests == ["head"]
 
 
@@ -150,6 +150,6 @@ async def test_an_object_must_be_sealed_with_the_key_of_its_manifest(key_id: str
     for depth in (VerifyDepth.CONTENT, VerifyDepth.CHECKSUMS):
         ctx = VerifyContext(bucket, Lister(make_head()), young=0.0, depth=depth)
         found = await check_object(
-            ctx, EVALUATION.eval_id, expected, ListedObject(expected.key, expected.size_there, 0.0)
+            ctx, EVALUATION.eval_id, expected, ListedObject(expected.key, expected.stored_size, 0.0)
         )
         assert [each.problem.value for each in found] == problems

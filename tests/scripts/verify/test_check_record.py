@@ -24,8 +24,8 @@ async def event_key(target: Target) -> str:
     """Record an event, and put a certificate and the records of a legal hold next to it."""
     await record_event(target.bucket, FIRST, EventReport("account_closed", date(2026, 11, 1), "b"), datetime.now(UTC))
     for key, data in ((CERTIFICATE, b'{"schema": 1}'), (MATTER, b'{"schema": 1}'), (ADDITION, b"an addition")):
-        target.hand.put(key, data)
-    return next(key for key in target.hand.listed() if key.startswith(EVENTS))
+        target.editor.put(key, data)
+    return next(key for key in target.editor.listed() if key.startswith(EVENTS))
 
 
 async def find_problems(target: Target) -> list[tuple[str, str, str]]:
@@ -40,19 +40,19 @@ async def test_valid_records_have_no_differences(target: Target, event_key: str)
 
 
 async def test_a_changed_event_is_reported(target: Target, event_key: str) -> None:
-    target.hand.put(event_key, target.hand.get(event_key).replace(b"2026-11-01", b"2016-11-01"))
+    target.editor.put(event_key, target.editor.get(event_key).replace(b"2026-11-01", b"2016-11-01"))
     assert await find_problems(target) == [(FIRST.eval_id, event_key, "record_damaged")]
 
 
 async def test_an_event_of_another_evaluation_is_reported(target: Target, event_key: str) -> None:
     copied = event_key.replace(*IDS)
-    target.hand.put(copied, target.hand.get(event_key))
+    target.editor.put(copied, target.editor.get(event_key))
     assert await find_problems(target) == [(IDS[1], copied, "record_damaged")]
 
 
 @pytest.mark.parametrize("key", [CERTIFICATE, MATTER, ADDITION])
 async def test_an_unreadable_record_is_reported(target: Target, event_key: str, key: str) -> None:
-    target.hand.put(key, b"{")
+    target.editor.put(key, b"{")
     assert await find_problems(target) == [("", key, "record_damaged")]
 
 
@@ -69,7 +69,7 @@ async def test_a_record_that_the_store_does_not_return_is_reported(
 
 @pytest.mark.parametrize("target", ["folder"], indirect=True)
 async def test_a_link_in_place_of_a_record_is_reported(target: Target, event_key: str) -> None:
-    path = target.hand.root / CERTIFICATE  # type: ignore[attr-defined]  # it is a folder
+    path = target.editor.root / CERTIFICATE  # type: ignore[attr-defined]  # it is a folder
     path.unlink()
     path.symlink_to(path.parent)
     assert await find_problems(target) == [("", CERTIFICATE, "record_damaged")]

@@ -16,9 +16,9 @@ from tasks.ledger.last_success import LastSuccess, NightlyCommand
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.open_bucket import open_bucket
 from tests.archives import PREFIX, eval_ids, fill
-from tests.commands import Shell, finish, reached
+from tests.commands import Shell, finish, wait_until
 from tests.conftest import S3
-from tests.riskos import Heard, Reply, Then, listening, s3_error
+from tests.riskos import ReceivedRequest, Reply, Then, s3_error, serve_requests
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -173,14 +173,14 @@ async def test_verify_reports_invalid_arguments_in_one_sentence(
 async def test_verify_ends_on_ctrl_c_while_s3_does_not_answer(tmp_path: Path, answers: int) -> None:
     """The first request checks that the bucket exists. The second one lists it."""
 
-    def answer(_: Heard) -> Reply:
-        return Reply(s3_error(404, "NoSuchKey")) if len(server.heard) <= answers else Reply(b"", Then.HANG)
+    def answer(_: ReceivedRequest) -> Reply:
+        return Reply(s3_error(404, "NoSuchKey")) if len(server.requests) <= answers else Reply(b"", Then.HANG)
 
-    async with listening(answer) as server:
+    async with serve_requests(answer) as server:
         settings = {"DOCV_ARCHIVE_URL": "s3://archive", "DOCV_S3_ENDPOINT": server.url}
         keys = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1"}
         process = await Shell(tmp_path, settings | keys).start("verify")
-        await reached(lambda: len(server.heard) > answers, process)
+        await wait_until(lambda: len(server.requests) > answers, process)
         process.send_signal(signal.SIGINT)
         finished = await finish(process, seconds=30)
     assert finished.code == INTERRUPTED

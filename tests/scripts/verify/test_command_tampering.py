@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.archives import FolderHand, Hand, eval_ids, fill
+from tests.archives import ArchiveEditor, FolderEditor, eval_ids, fill
 from tests.scripts.verify.conftest import Target
 
 
@@ -16,15 +16,15 @@ class Tamperer:
     """Change one thing at a time, each in a different evaluation.
 
     Attributes:
-        hand: direct access to the objects.
+        editor: direct access to the objects.
         rng: decides what to change.
     """
 
-    hand: Hand
+    editor: ArchiveEditor
     rng: random.Random
 
     def __post_init__(self) -> None:
-        self.keys = [key for key in self.hand.listed() if not key.startswith("runs/")]
+        self.keys = [key for key in self.editor.listed() if not key.startswith("runs/")]
         self.changed: set[str] = set()
 
     def choose(self, *parts: str, without: tuple[str, ...] = ()) -> str:
@@ -58,9 +58,9 @@ class Tamperer:
     # Each of these methods changes one thing, and returns the key that must be reported.
 
     def flip(self, key: str) -> str:
-        data = bytearray(self.hand.get(key))
+        data = bytearray(self.editor.get(key))
         data[self.rng.randrange(len(data))] ^= 1 << self.rng.randrange(8)
-        self.hand.put(key, bytes(data))
+        self.editor.put(key, bytes(data))
         return key
 
     def flip_a_document(self) -> str:
@@ -68,73 +68,73 @@ class Tamperer:
 
     def cut_a_document(self) -> str:
         key = self.document()
-        self.hand.put(key, self.hand.get(key)[: -self.rng.randrange(1, 1_000)])
+        self.editor.put(key, self.editor.get(key)[: -self.rng.randrange(1, 1_000)])
         return key
 
     def lengthen_a_document(self) -> str:
         key = self.document()
-        self.hand.put(key, self.hand.get(key) + b"\0")
+        self.editor.put(key, self.editor.get(key) + b"\0")
         return key
 
     def empty_a_document(self) -> str:
         key = self.document()
-        self.hand.put(key, b"")
+        self.editor.put(key, b"")
         return key
 
     def delete_a_document(self) -> str:
         key = self.document()
-        self.hand.delete(key)
+        self.editor.delete(key)
         return key
 
     def swap_documents(self) -> str:
         one, other = self.document(), self.document()
-        first, second = self.hand.get(one), self.hand.get(other)
-        self.hand.put(one, second)
-        self.hand.put(other, first)
+        first, second = self.editor.get(one), self.editor.get(other)
+        self.editor.put(one, second)
+        self.editor.put(other, first)
         return one
 
     def add_an_object(self) -> str:
         key = self.document().rpartition("/")[0] + "/" + "0" * 64 + ".jpg"
-        self.hand.put(key, b"added")
+        self.editor.put(key, b"added")
         return key
 
     def add_next_to_a_manifest(self) -> str:
         key = self.manifest().removesuffix("manifest.json") + "notes.txt"
-        self.hand.put(key, b"added")
+        self.editor.put(key, b"added")
         return key
 
     def add_an_evaluation(self) -> str:
         key = f"sandbox/{eval_ids(1, self.rng.getrandbits(32))[0]}/selfie/{'0' * 64}.jpg"
         self.changed.add(self.evaluation(key))
-        self.hand.put(key, b"added")
+        self.editor.put(key, b"added")
         return key
 
     def add_anywhere(self) -> str:
         key = f"{self.rng.choice(['sandbox', 'elsewhere', 'runs', 'quarantine'])}/added-{self.rng.getrandbits(32)}"
-        self.hand.put(key, b"added")
+        self.editor.put(key, b"added")
         return key
 
     def delete_a_manifest(self) -> str:
         key = self.manifest()
-        self.hand.delete(key)
+        self.editor.delete(key)
         return key
 
     def cut_a_manifest(self) -> str:
         key = self.manifest()
-        self.hand.put(key, self.hand.get(key)[:-40])
+        self.editor.put(key, self.editor.get(key)[:-40])
         return key
 
     def swap_manifests(self) -> str:
         one, other = self.manifest(), self.manifest()
-        first, second = self.hand.get(one), self.hand.get(other)
-        self.hand.put(one, second)
-        self.hand.put(other, first)
+        first, second = self.editor.get(one), self.editor.get(other)
+        self.editor.put(one, second)
+        self.editor.put(other, first)
         return one
 
     def alter(self, key: str, change: Callable[[dict], None]) -> str:  # type: ignore[type-arg]
-        manifest = json.loads(self.hand.get(key))
+        manifest = json.loads(self.editor.get(key))
         change(manifest)
-        self.hand.put(key, json.dumps(manifest).encode())
+        self.editor.put(key, json.dumps(manifest).encode())
         return key
 
     def make_a_manifest_newer(self) -> str:
@@ -145,15 +145,15 @@ class Tamperer:
 
     def forge_a_size(self) -> str:
         key = self.alter(self.manifest(), lambda manifest: manifest["documents"][0].update(size=1))
-        return str(json.loads(self.hand.get(key))["documents"][0]["key"])
+        return str(json.loads(self.editor.get(key))["documents"][0]["key"])
 
     def forge_a_hash(self) -> str:
         key = self.alter(self.manifest(), lambda manifest: manifest["documents"][0].update(sha256="0" * 64))
-        return str(json.loads(self.hand.get(key))["documents"][0]["key"])
+        return str(json.loads(self.editor.get(key))["documents"][0]["key"])
 
     def drop_a_document(self) -> str:
         key = self.manifest()
-        dropped = json.loads(self.hand.get(key))["documents"][0]["key"]
+        dropped = json.loads(self.editor.get(key))["documents"][0]["key"]
         self.alter(key, lambda manifest: manifest["documents"].pop(0))
         return str(dropped)
 
@@ -178,7 +178,7 @@ class Tamperer:
 
     def delete_a_revision(self) -> str:
         key = self.choose("/revisions/")
-        self.hand.delete(key)
+        self.editor.delete(key)
         return key
 
     def flip_a_bundle(self) -> str:
@@ -186,12 +186,12 @@ class Tamperer:
 
     def delete_a_bundle(self) -> str:
         key = self.choose("quarantine/")
-        self.hand.delete(key)
+        self.editor.delete(key)
         return key
 
     def add_a_bundle(self) -> str:
         key = self.choose("quarantine/").rpartition("/")[0] + "/" + "0" * 64 + ".zip"
-        self.hand.put(key, b"added")
+        self.editor.put(key, b"added")
         return key
 
 
@@ -209,11 +209,11 @@ async def test_verify_finds_exactly_the_objects_that_were_tampered_with(
     target: Target, request: pytest.FixtureRequest, record_property: Callable[[str, object], None]
 ) -> None:
     long = request.config.getoption("--faults") == "long"
-    repetitions, evaluations = (8, 10_000 if isinstance(target.hand, FolderHand) else 600) if long else (1, 60)
+    repetitions, evaluations = (8, 10_000 if isinstance(target.editor, FolderEditor) else 600) if long else (1, 60)
     await fill(target.bucket, eval_ids(evaluations))
     assert await target.verify() == []
 
-    tamperer = Tamperer(target.hand, random.Random(7))  # noqa: S311  # not a secret
+    tamperer = Tamperer(target.editor, random.Random(7))  # noqa: S311  # not a secret
     changes = [(tamper.__name__, tamper(tamperer)) for tamper in CHANGES for _ in range(repetitions)]
     found = await target.verify()
 
@@ -222,15 +222,15 @@ async def test_verify_finds_exactly_the_objects_that_were_tampered_with(
     reported_ids = {difference.eval_id for difference in found if difference.eval_id}
     assert reported_ids <= tamperer.changed
     record_property(
-        "figures", f"{len(changes)} objects tampered with in {type(target.hand).__name__}: all found, no other"
+        "figures", f"{len(changes)} objects tampered with in {type(target.editor).__name__}: all found, no other"
     )
 
 
 async def test_verify_finds_a_tampered_run_list(target: Target) -> None:
     await fill(target.bucket, eval_ids(3))
-    (piece,) = (key for key in target.hand.listed() if key.endswith(".txt.gz"))
+    (piece,) = (key for key in target.editor.listed() if key.endswith(".txt.gz"))
     list_key = piece.rpartition("/")[0] + "/run.json"
-    originals = {key: target.hand.get(key) for key in (piece, list_key)}
+    originals = {key: target.editor.get(key) for key in (piece, list_key)}
     run = json.loads(originals[list_key])
     tampered = {
         "flipped": (piece, originals[piece][:-1] + bytes([originals[piece][-1] ^ 1])),
@@ -239,13 +239,13 @@ async def test_verify_finds_a_tampered_run_list(target: Target) -> None:
         "another list": (list_key, json.dumps({**run, "source": {**run["source"], "fingerprint": "0" * 64}}).encode()),
     }
     for name, (key, data) in tampered.items():
-        target.hand.put(key, data)
+        target.editor.put(key, data)
         assert [(each.key, each.problem) for each in await target.verify()] == [(key, "run_damaged")], name
-        target.hand.put(key, originals[key])
-    target.hand.put(list_key, json.dumps({**run, "pieces": [{**run["pieces"][0], "key": "../outside"}]}).encode())
+        target.editor.put(key, originals[key])
+    target.editor.put(list_key, json.dumps({**run, "pieces": [{**run["pieces"][0], "key": "../outside"}]}).encode())
     assert {(each.key, each.problem) for each in await target.verify()} == {
         ("../outside", "key_outside"),
         (piece, "orphan"),
     }
-    target.hand.delete(list_key)
+    target.editor.delete(list_key)
     assert [(each.key, each.problem) for each in await target.verify()] == [(piece, "orphan")]

@@ -20,7 +20,7 @@ def record(source: Manifest) -> ManifestRecord:
 def test_a_document_is_expected_with_its_metadata_and_tags() -> None:
     claims = expected_objects(EVALUATION, [record(manifest())])
     (claim,) = claims.documents.values()
-    assert (claim.key, claim.size, claim.size_there, claim.sha256) == (KEY, len(CONTENT), len(CONTENT), SHA256)
+    assert (claim.key, claim.size, claim.stored_size, claim.sha256) == (KEY, len(CONTENT), len(CONTENT), SHA256)
     assert claim.metadata == {"eval-id": EVALUATION.eval_id, "sha256": SHA256, "document-kind": "selfie"}
     assert claim.tags == {
         "environment": {"sandbox"},
@@ -39,7 +39,7 @@ def test_a_document_that_must_not_be_kept_needs_no_lock() -> None:
 def test_a_sealed_document_is_expected_with_its_sealed_size() -> None:
     claims = expected_objects(EVALUATION, [record(manifest(documents=(document(sealed_with="2026"),)))])
     (claim,) = claims.documents.values()
-    assert claim.size_there > claim.size == len(CONTENT)
+    assert claim.stored_size > claim.size == len(CONTENT)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from scripts.verify.s3_objects import _of_the_whole, open_s3_lister
 from tasks.errors import StorageError
 from tasks.memory.spool import Spool
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
-from tests.archives import PREFIX, BucketHand
+from tests.archives import PREFIX, BucketEditor
 from tests.conftest import S3
-from tests.riskos import http, saying
+from tests.riskos import http, serve_replies
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -23,12 +23,12 @@ async def test_objects_are_listed_in_order_without_those_of_other_prefixes(
     s3: S3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOTO_S3_DEFAULT_MAX_KEYS", "100")  # page size of moto; that of S3 is 1,000
-    hand = BucketHand(s3)
+    editor = BucketEditor(s3)
     keys = sorted([f"a/{number:04}" for number in range(150)] + ["a//b", "b/", "../x", "ä b+c%20"], key=str.encode)
     for key in keys:
         s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}/{key}", Body=b"x")
     s3.client.put_object(Bucket=s3.bucket, Key=f"{PREFIX}-of-another/a", Body=b"x")
-    assert len(hand.listed()) == len(keys) + 1
+    assert len(editor.listed()) == len(keys) + 1
     async with open_s3_lister(settings_for(s3)) as lister:
         found = [stored async for some in lister.walk("") for stored in some]
         assert [stored.key for stored in found] == keys
@@ -103,7 +103,7 @@ async def test_a_bucket_that_does_not_answer_is_a_storage_error(s3: S3) -> None:
 async def test_an_incomplete_listing_is_a_storage_error(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
-    async with saying(http(200, body)) as server:
+    async with serve_replies(http(200, body)) as server:
         settings = Settings(archive_url="s3://archive", s3_endpoint=server.url)
         async with open_s3_lister(settings) as lister:
             with pytest.raises(StorageError, match="list"):

@@ -14,7 +14,7 @@ from scripts.verify import s3_http
 from scripts.verify.s3_requests import S3Requests, S3Response, open_s3_requests
 from tasks.errors import StorageError
 from tests.bench.certificate import write_certificate
-from tests.riskos import Heard, Reply, Server, Then, http, listening, s3_error, saying
+from tests.riskos import ReceivedRequest, Reply, Server, Then, http, s3_error, serve_replies, serve_requests
 from worker.clients.s3_connection import connect_s3
 from worker.config.settings import SettingsError
 
@@ -47,9 +47,9 @@ async def get_tags(server: Server, *, tries: int = 3) -> bytes | None:
 
 
 async def test_an_object_is_requested_at_its_key_in_the_bucket() -> None:
-    async with saying(ABC) as server:
+    async with serve_replies(ABC) as server:
         assert await get_tags(server) == b"abc"
-    (request,) = server.heard
+    (request,) = server.requests
     assert (request.method, request.path) == ("GET", "/ours/a%20b/%C3%BC?tagging")
     assert request.headers["x-amz-checksum-mode"] == "ENABLED"
     assert "/eu-central-1/s3/aws4_request" in request.headers["authorization"]
@@ -58,12 +58,12 @@ async def test_an_object_is_requested_at_its_key_in_the_bucket() -> None:
 
 async def test_requests_have_no_user_agent_and_cookies_are_not_kept() -> None:
     async with (
-        saying(http(200, headers={"Set-Cookie": "a=b; Path=/"})) as server,
+        serve_replies(http(200, headers={"Set-Cookie": "a=b; Path=/"})) as server,
         open_requests(server.url) as requests,
     ):
         await request_tags(requests)
         await request_tags(requests)
-    for request in server.heard:
+    for request in server.requests:
         names = {name for name, value in request.headers.items() if value and not name.startswith("x-amz-")}
         assert names == {"accept", "authorization", "host"}
 
@@ -86,29 +86,29 @@ async def test_requests_have_no_user_agent_and_cookies_are_not_kept() -> None:
     ],
 )
 async def test_a_key_arrives_as_it_was_signed(key: str, sent: str) -> None:
-    async with saying(ABC) as server, open_requests(server.url) as requests:
+    async with serve_replies(ABC) as server, open_requests(server.url) as requests:
         await request_tags(requests, key)
-    assert server.heard[0].path == f"/ours/{sent}?tagging"
+    assert server.requests[0].path == f"/ours/{sent}?tagging"
 
 
 @pytest.mark.parametrize("key", ["a/../b", "../b", "a/..", "a/./b", "./b", "a/.", ".", "..", "a/../../theirs/b"])
 async def test_a_key_that_a_url_cannot_express_is_reported_and_not_requested(key: str) -> None:
-    async with saying(ABC) as server, open_requests(server.url) as requests:
+    async with serve_replies(ABC) as server, open_requests(server.url) as requests:
         with pytest.raises(StorageError, match=r"its key has a part \. or \.\."):
             await request_tags(requests, key)
-    assert not server.heard
+    assert not server.requests
 
 
 async def test_an_object_with_a_content_encoding_is_not_decoded() -> None:
-    async with saying(http(200, b"no gzip", headers={"Content-Encoding": "gzip"})) as server:
+    async with serve_replies(http(200, b"no gzip", headers={"Content-Encoding": "gzip"})) as server:
         assert await get_tags(server) == b"no gzip"
-    assert "accept-encoding" not in server.heard[0].headers
+    assert "accept-encoding" not in server.requests[0].headers
 
 
 async def test_metadata_that_is_not_ascii_does_not_hide_other_metadata() -> None:
     foreign = {"x-amz-meta-theirs": "ü".encode(), "x-amz-meta-latin": b"\xfc"}
     reply = http(200, headers={"ETag": '"1"', **foreign, "x-amz-meta-ours": "a"})
-    async with saying(reply) as server, open_requests(server.url) as requests:
+    async with serve_replies(reply) as server, open_requests(server.url) as requests:
         answer = await request_tags(requests)
     assert answer
     assert answer.headers == {"content-length": "0", "etag": '"1"', "x-amz-meta-ours": "a"}
@@ -116,15 +116,15 @@ async def test_metadata_that_is_not_ascii_does_not_hide_other_metadata() -> None
 
 async def test_a_document_that_looks_like_an_error_of_s3_is_not_an_error() -> None:
     document = b"<Error><Code>NoSuchKey</Code></Error>"
-    async with saying(http(200, document)) as server:
+    async with serve_replies(http(200, document)) as server:
         assert await get_tags(server) == document
 
 
 @pytest.mark.parametrize("failure", [SLOW_DOWN, s3_error(500, "InternalError"), Reply(b"", Then.RESET)])
 async def test_a_temporary_failure_of_s3_is_retried(failure: Reply | bytes) -> None:
-    async with saying(failure, failure, ABC) as server:
+    async with serve_replies(failure, failure, ABC) as server:
         assert await get_tags(server) == b"abc"
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ async def test_a_temporary_failure_of_s3_is_retried(failure: Reply | bytes) -> N
 )
 async def test_a_refusal_is_a_storage_error(reply: Reply | bytes, message: str) -> None:
     closing_reply = reply if isinstance(reply, Reply) else Reply(reply, Then.CLOSE)
-    async with saying(closing_reply) as server:
+    async with serve_replies(closing_reply) as server:
         with pytest.raises(StorageError, match=message) as caught:
             await get_tags(server, tries=2)
     for secret in ("testing", "127.0.0.1", "ours", "a%20b", "a b"):
@@ -152,12 +152,12 @@ async def test_a_refusal_is_a_storage_error(reply: Reply | bytes, message: str) 
 
 @pytest.mark.parametrize("reply", [s3_error(404, "NoSuchKey"), http(404)])
 async def test_a_request_for_a_missing_object_returns_none(reply: bytes) -> None:
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         assert await get_tags(server) is None
 
 
 async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with saying(ABC) as server, saying(http(200, b"by the proxy")) as proxy:
+    async with serve_replies(ABC) as server, serve_replies(http(200, b"by the proxy")) as proxy:
         monkeypatch.setenv("http_proxy", proxy.url)
         assert await get_tags(server) == b"by the proxy"
         monkeypatch.setenv("no_proxy", "127.0.0.1")
@@ -166,7 +166,7 @@ async def test_a_proxy_of_the_environment_is_used_unless_the_host_is_exempt(monk
 
 async def test_an_invalid_proxy_is_reported_without_its_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://somebody:secret@[proxy")
-    async with saying(ABC) as server:
+    async with serve_replies(ABC) as server:
         with pytest.raises(SettingsError, match="HTTPS_PROXY or HTTP_PROXY: ") as caught:
             await get_tags(server)
     assert "secret" not in str(caught.value)
@@ -175,9 +175,9 @@ async def test_an_invalid_proxy_is_reported_without_its_password(monkeypatch: py
 @pytest.mark.parametrize("incomplete", [b"", http(200, b"ab", promised=3)])
 async def test_an_answer_that_does_not_end_times_out(incomplete: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3_http, "_TOTAL", timedelta(seconds=0.2))
-    async with saying(Reply(incomplete, Then.HANG), ABC) as server:
+    async with serve_replies(Reply(incomplete, Then.HANG), ABC) as server:
         assert await get_tags(server) == b"abc"
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
 
 
 async def test_a_server_that_accepts_no_connections_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,7 +191,7 @@ async def test_a_server_that_accepts_no_connections_times_out(monkeypatch: pytes
 async def test_connections_are_limited() -> None:
     running = most = 0
 
-    async def answer(_: Heard) -> Reply:
+    async def answer(_: ReceivedRequest) -> Reply:
         nonlocal running, most
         running += 1
         most = max(most, running)
@@ -199,15 +199,19 @@ async def test_connections_are_limited() -> None:
         running -= 1
         return Reply(ABC)
 
-    async with listening(answer) as server, open_requests(server.url, at_once=3) as requests:
+    async with serve_requests(answer) as server, open_requests(server.url, at_once=3) as requests:
         await asyncio.gather(*(request_tags(requests) for _ in range(12)))
-    assert (most, len(server.heard)) == (3, 12)
+    assert (most, len(server.requests)) == (3, 12)
 
 
 async def test_a_cancelled_request_ends_immediately() -> None:
-    async with saying(Reply(b"", Then.HANG)) as server, asyncio.timeout(30), open_requests(server.url) as requests:
+    async with (
+        serve_replies(Reply(b"", Then.HANG)) as server,
+        asyncio.timeout(30),
+        open_requests(server.url) as requests,
+    ):
         task = asyncio.ensure_future(request_tags(requests))
-        while not server.heard:
+        while not server.requests:
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -226,10 +230,10 @@ async def test_only_a_server_with_a_trusted_certificate_gets_requests(
     tls.set_alpn_protocols(["h2", "http/1.1"])
     if trusted:
         monkeypatch.setenv("SSL_CERT_FILE", str(authority))
-    async with listening(lambda _: Reply(ABC), tls) as server:
+    async with serve_requests(lambda _: Reply(ABC), tls) as server:
         if trusted:
             assert await get_tags(server) == b"abc"
         else:
             with pytest.raises(StorageError, match="ConnectError"):
                 await get_tags(server, tries=1)
-    assert len(server.heard) == trusted
+    assert len(server.requests) == trusted

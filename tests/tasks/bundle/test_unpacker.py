@@ -20,7 +20,7 @@ from tasks.bundle.zip import Limits
 from tasks.bundle.zip.decompress import zstd
 from tasks.memory.byte_budget import ByteBudget, Reservation
 from tasks.riskos.response import Bundle
-from tests.counting import Counted
+from tests.counting import MetricGrowth
 from tests.zips import Raw, forged, zip_of
 from worker.metrics.worker_metrics import Step
 
@@ -187,7 +187,7 @@ async def test_an_unreadable_bundle_is_recorded_with_its_cause(data: bytes, caus
     assert [(each.name, each.cause) for each in contents.unreadable] == [("", cause)]
 
 
-async def test_the_unpack_step_of_each_bundle_is_counted_once(counted: Counted) -> None:
+async def test_the_unpack_step_of_each_bundle_is_counted_once(counted: MetricGrowth) -> None:
     bundle_unpacker = BundleUnpacker(Limits())
     for bundle in (noise(10), noise(1 << 20), bundle_of(b"PK\x05\x06")):
         await unpack_contents(bundle, bundle_unpacker)

@@ -22,7 +22,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.queueing.publisher import Publisher, enqueue
-from tests.counting import Counted
+from tests.counting import MetricGrowth
 from worker.app import make_publishing_app
 from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import load_accounts
@@ -130,7 +130,7 @@ async def test_dispatch_reports_to_the_watchdog_only_messages_that_the_worker_ma
     is_waiting: bool,
 ) -> None:
     observed: list[bool] = []
-    monkeypatch.setattr(parts.watchdog, "queue_observed", lambda *, waiting: observed.append(waiting))
+    monkeypatch.setattr(parts.watchdog, "observe_queue", lambda *, waiting: observed.append(waiting))
     order = EnqueueOptions(Queue.BACKFILL, "default", Trigger("enqueue"))
     await enqueue(Ledger(redis), parts.publisher, [eval_id], order)
     for queue in paused:
@@ -156,7 +156,7 @@ async def test_dispatch_fails_without_reporting_messages_to_the_watchdog_when_re
     parts: ConsumerParts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     observed: list[bool] = []
-    monkeypatch.setattr(parts.watchdog, "queue_observed", lambda *, waiting: observed.append(waiting))
+    monkeypatch.setattr(parts.watchdog, "observe_queue", lambda *, waiting: observed.append(waiting))
     monkeypatch.setattr(module, "check_writable", AsyncMock(side_effect=RedisError))
     with pytest.raises(RedisError):
         await run_round(make_loops(parts), "dispatch")
@@ -164,7 +164,7 @@ async def test_dispatch_fails_without_reporting_messages_to_the_watchdog_when_re
 
 
 async def test_tick_calls_the_watchdog_and_observes_the_lag_of_the_event_loop(
-    parts: ConsumerParts, counted: Counted, monkeypatch: pytest.MonkeyPatch
+    parts: ConsumerParts, counted: MetricGrowth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock, ticks, loops = iter((10.0, 13.5, 14.25)), Mock(), make_loops(parts)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))

@@ -37,8 +37,8 @@ from tasks.model.outcome import Outcome
 from tasks.queueing.message import Message
 from tasks.queueing.publisher import Publisher
 from tasks.resilience.holds import Holds
-from tests.faults.own_s3 import own_s3
-from tests.spans import PARENT, PARENT_TRACE, named, spans, trace_of  # noqa: F401  # a fixture
+from tests.faults.in_process_s3 import in_process_s3
+from tests.spans import PARENT, PARENT_TRACE, get_trace_id, named, spans  # noqa: F401  # a fixture
 from worker.app import make_publishing_app
 from worker.broker.redis_transport import paused_queues
 from worker.config.accounts import load_accounts
@@ -201,7 +201,7 @@ async def test_a_message_is_processed_within_its_producer_s_trace(
     assert await handle(settings, replace(message(*eval_ids), traceparent=PARENT)) is True
     process, accept = named(spans, "process"), named(spans, "accept")
     attempts = [span for span in spans.get_finished_spans() if span.name == "attempt"]
-    assert {trace_of(span) for span in (process, accept, *attempts)} == {PARENT_TRACE}
+    assert {get_trace_id(span) for span in (process, accept, *attempts)} == {PARENT_TRACE}
     assert len(attempts) == 2
 
 
@@ -304,13 +304,13 @@ async def test_handle_sends_s3_one_request_for_each_document_and_two_for_the_man
     settings: Settings, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 1)
-    async with own_s3() as s3:
+    async with in_process_s3() as s3:
         for name, value in s3.settings.items():
             monkeypatch.setenv(name, value)
         in_s3 = {"archive_url": s3.settings["DOCV_ARCHIVE_URL"], "s3_endpoint": s3.server.url}
         assert await handle(settings.model_copy(update=in_s3), message(eval_id)) is True
         documents = len(json.loads(s3.read(f"sandbox/{eval_id}/manifest.json"))["documents"])
-        requests = Counter((each.method, each.path.endswith("manifest.json")) for each in s3.server.heard[2:])
+        requests = Counter((each.method, each.path.endswith("manifest.json")) for each in s3.server.requests[2:])
     assert requests == {("GET", True): 1, ("PUT", False): documents, ("PUT", True): 1}
 
 

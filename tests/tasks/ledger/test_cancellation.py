@@ -94,10 +94,10 @@ async def test_a_cancelled_evaluation_is_remembered_until_it_is_accepted_again(
         await cancellation.cancel_run(run)
     await ledger.release(job)
     await ledger.complete(done, Outcome.ARCHIVED)
-    assert await cancellation.find_taken_back(eval_ids) == {first, second, in_flight, other}
+    assert await cancellation.find_cancelled(eval_ids) == {first, second, in_flight, other}
     await ledger.accept([first, other], order())
-    assert await cancellation.find_taken_back(eval_ids) == {second, in_flight}
-    assert await cancellation.find_taken_back([]) == set()
+    assert await cancellation.find_cancelled(eval_ids) == {second, in_flight}
+    assert await cancellation.find_cancelled([]) == set()
 
 
 @pytest.mark.real_redis_only("fakeredis ignores maxmemory")
@@ -114,7 +114,7 @@ async def test_a_full_redis_refuses_an_order_without_forgetting_cancelled_evalua
     finally:
         await redis.config_set("maxmemory", 0)
     assert await ledger.locate([first, second]) == [(None, None)] * 2
-    assert await cancellation.find_taken_back([first, second]) == {first}
+    assert await cancellation.find_cancelled([first, second]) == {first}
 
 
 async def test_an_evaluation_cancelled_before_its_list_is_fed_is_remembered(
@@ -123,10 +123,10 @@ async def test_an_evaluation_cancelled_before_its_list_is_fed_is_remembered(
     first, second = eval_ids = some_ids(2)
     await begin(ledger, eval_ids, fed=1)
     await cancellation.cancel_evaluations([second])
-    assert await cancellation.find_taken_back(eval_ids) == {second}
+    assert await cancellation.find_cancelled(eval_ids) == {second}
     await ledger.runs.feed(RUN, [second], order(), position=1, backlog=1_000_000)
     assert await read_counters(ledger) == {"queued": 1, "cancelled": 1}
-    assert await cancellation.find_taken_back(eval_ids) == {second}
+    assert await cancellation.find_cancelled(eval_ids) == {second}
     assert await ledger.locate([first]) == [("queued", None)]
 
 
@@ -364,12 +364,12 @@ async def test_find_unwanted_returns_cancelled_evaluations_in_flight_and_count_g
     await ledger.accept([shared, by_id, other], order("other"))
     await lease(ledger, *eval_ids)
     before = await cancellation.count()
-    assert await cancellation.find_unwanted(eval_ids) == set()
+    assert await cancellation.find_cancelled_in_flight(eval_ids) == set()
     await cancellation.cancel_run(RUN)
-    assert await cancellation.find_unwanted(eval_ids) == {unwanted}
+    assert await cancellation.find_cancelled_in_flight(eval_ids) == {unwanted}
     by_run = await cancellation.count()
     await cancellation.cancel_evaluations([by_id])
-    assert await cancellation.find_unwanted(eval_ids) == {unwanted, by_id}
+    assert await cancellation.find_cancelled_in_flight(eval_ids) == {unwanted, by_id}
     await ledger.accept([by_id], order(None, Queue.LIVE))
-    assert await cancellation.find_unwanted(eval_ids) == {unwanted}
+    assert await cancellation.find_cancelled_in_flight(eval_ids) == {unwanted}
     assert before < by_run < await cancellation.count()

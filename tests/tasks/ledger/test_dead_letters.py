@@ -101,8 +101,8 @@ async def test_dead_letters_are_counted_and_listed_by_their_cause(ledger: Ledger
     await ledger.dead_letters.redrive([large])
 
     assert await ledger.dead_letters.count_causes() == {"service_failed": 1}
-    assert await ledger.dead_letters.list_of_cause("service_failed", 10) == [failed]
-    assert await ledger.dead_letters.list_of_cause("bundle_too_large", 10) == []
+    assert await ledger.dead_letters.list_by_cause("service_failed", 10) == [failed]
+    assert await ledger.dead_letters.list_by_cause("bundle_too_large", 10) == []
     assert [letter.eval_id for letter in await ledger.dead_letters.get_many([large, failed])] == [failed]
     assert await ledger.dead_letters.get_many([]) == []
 
@@ -116,5 +116,5 @@ async def test_dead_letters_of_a_cause_are_listed_in_pages_the_latest_failure_fi
     for second, eval_id in enumerate(eval_ids):
         await redis.zadd(PREFIX + "dead:service_failed", {eval_id: second})
     newest_first = eval_ids[::-1]
-    assert await ledger.dead_letters.list_of_cause("service_failed", 2) == newest_first[:2]
-    assert await ledger.dead_letters.list_of_cause("service_failed", 2, skip=4) == newest_first[4:]
+    assert await ledger.dead_letters.list_by_cause("service_failed", 2) == newest_first[:2]
+    assert await ledger.dead_letters.list_by_cause("service_failed", 2, skip=4) == newest_first[4:]

@@ -666,7 +666,7 @@ class LedgerMachine(RuleBasedStateMachine):
             *states, entries, dead = await pipe.execute()
         counters = {run: await self.ledger.runs.get_counters(run) for run in RUNS}
         causes = {
-            cause: await self.ledger.dead_letters.list_of_cause(cause, 100)
+            cause: await self.ledger.dead_letters.list_by_cause(cause, 100)
             for cause in await self.ledger.dead_letters.count_causes()
         }
         assert {

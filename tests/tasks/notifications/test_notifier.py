@@ -14,7 +14,7 @@ from tasks.notifications.notification import Notification
 from tasks.notifications.notifier import Notifier
 from tasks.notifications.sender import NotificationFailed, NotificationSender
 from tests.archives import eval_ids
-from tests.counting import Counted
+from tests.counting import MetricGrowth
 
 pytestmark = pytest.mark.both_redises
 BACKFILL = EnqueueOptions(Queue.BACKFILL, "default", Trigger("run", run="q3"))
@@ -131,7 +131,7 @@ async def test_a_refused_notification_is_sent_again(redis: Redis, notifier: Noti
 async def test_sent_and_failed_notifications_are_counted(redis: Redis, notifier: Notifier, sender: FakeSender) -> None:
     await Ledger(redis).accept(eval_ids(1), BACKFILL)
     await end(redis, eval_ids(1), Outcome.FAILED)
-    counted, sender.is_down = Counted(), True
+    counted, sender.is_down = MetricGrowth(), True
     with pytest.raises(NotificationFailed):
         await notifier.run_round()
     sender.is_down = False

@@ -34,7 +34,7 @@ from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome
 from tasks.pipeline.attempt import attempt
-from tasks.pipeline.manifest_builder import build_unasked_tombstone
+from tasks.pipeline.manifest_builder import build_tombstone_without_request
 from tasks.pipeline.pipeline import LeaseWatch, PipelineContext
 from tasks.pipeline.retention import RetentionPolicy
 from tasks.pipeline.upload import UploadTarget
@@ -51,8 +51,8 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedRecord
 from tasks.telemetry import log_events
-from tests.counting import Counted
-from tests.disposals import dispose_in_store, schedule_of
+from tests.counting import MetricGrowth
+from tests.disposals import dispose_in_store, make_schedule
 from tests.riskos import KEY, Clock
 from worker.config.settings import Settings
 from worker.logs import with_about
@@ -101,7 +101,7 @@ class AttemptHarness:
 
     async def make_due(self) -> list[str]:
         """Let time pass until all holds are over and all parked evaluations are due. Return the due evaluations."""
-        await self.clock.passes()
+        await self.clock.let_time_pass()
         parked = await self.clock.redis.zrange(_PARKED, 0, -1)
         if parked:
             await self.clock.redis.zadd(_PARKED, dict.fromkeys(parked, 0))
@@ -140,7 +140,7 @@ async def harness(simulator: Simulator, redis: "Redis") -> AsyncIterator[Attempt
     clock = Clock(redis)
     options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
     async with aiohttp.ClientSession() as http:
-        client = clock.line_to(
+        client = clock.make_client(
             simulator.url, http, options, RetryPolicy(attempts=ATTEMPTS, quick_attempts=2, quick_pause=0.0)
         )
         yield AttemptHarness(Ledger(redis, LEASE), _make_context(client), clock)
@@ -202,7 +202,7 @@ async def test_an_unchanged_evaluation_is_counted_and_logged_with_its_manifest_o
 
 
 async def test_a_disposed_evaluation_stays_disposed_and_counts_as_unchanged_after_redis_is_restored(
-    harness: AttemptHarness, redis: Redis, simulator: Simulator, events: list[dict[str, Any]], counted: Counted
+    harness: AttemptHarness, redis: Redis, simulator: Simulator, events: list[dict[str, Any]], counted: MetricGrowth
 ) -> None:
     store = MemoryStore()
     bucket = S3Bucket(store)
@@ -236,9 +236,9 @@ async def test_a_disposed_evaluation_stays_disposed_and_counts_as_unchanged_afte
 
 
 async def test_an_evaluation_is_counted_and_logged_as_withheld_when_all_its_documents_are_due(
-    harness: AttemptHarness, events: list[dict[str, Any]], counted: Counted
+    harness: AttemptHarness, events: list[dict[str, Any]], counted: MetricGrowth
 ) -> None:
-    due = schedule_of({"keep_for": "1d", "clock": "archived"})
+    due = make_schedule({"keep_for": "1d", "clock": "archived"})
     harness.context = replace(harness.context, retention=RetentionPolicy(due, today=lambda: date(2999, 1, 1)))
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
     assert await harness.outcomes() == {Outcome.WITHHELD: 1}
@@ -251,7 +251,7 @@ async def test_an_evaluation_is_counted_and_logged_as_withheld_when_all_its_docu
 # One attempt
 
 
-async def test_an_attempt_observes_each_step(harness: AttemptHarness, counted: Counted) -> None:
+async def test_an_attempt_observes_each_step(harness: AttemptHarness, counted: MetricGrowth) -> None:
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
     assert counted['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
     assert counted['docv_riskos_requests_total{status="2xx"}'] == 1
@@ -272,7 +272,7 @@ async def test_a_success_is_recorded_for_riskos_and_the_archive_only_if_both_wer
 
 
 async def test_a_tombstone_without_a_request_is_counted_by_reason_but_not_as_a_success_of_riskos(
-    harness: AttemptHarness, counted: Counted, events: list[dict[str, Any]]
+    harness: AttemptHarness, counted: MetricGrowth, events: list[dict[str, Any]]
 ) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 7)
     facts = {eval_id: EvaluationFacts((Evidence.NO_DOCV_STEP,))}
@@ -288,7 +288,7 @@ async def test_a_tombstone_without_a_request_is_counted_by_reason_but_not_as_a_s
     assert not harness.context.client.breaker._successes
 
 
-async def test_late_evidence_is_counted_by_reason(harness: AttemptHarness, counted: Counted) -> None:
+async def test_late_evidence_is_counted_by_reason(harness: AttemptHarness, counted: MetricGrowth) -> None:
     job = await harness.accept_and_lease(Scenario.NO_DOCUMENTS)
     await harness.attempt(job)
     facts = {job.eval_id: EvaluationFacts((Evidence.UNDER_AGE,))}
@@ -300,7 +300,7 @@ async def test_late_evidence_is_counted_by_reason(harness: AttemptHarness, count
     assert counted['docv_riskos_requests_total{status="4xx"}'] == 1
 
 
-async def test_a_dead_letter_is_counted_with_its_cause(harness: AttemptHarness, counted: Counted) -> None:
+async def test_a_dead_letter_is_counted_with_its_cause(harness: AttemptHarness, counted: MetricGrowth) -> None:
     options = replace(harness.context.client.options, max_bundle_bytes=10)
     harness.context = replace(harness.context, client=replace(harness.context.client, options=options))
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
@@ -317,7 +317,7 @@ async def test_a_dead_letter_is_counted_with_its_cause(harness: AttemptHarness, 
     ],
 )
 async def test_requests_are_counted_by_status_class(
-    harness: AttemptHarness, counted: Counted, scenario: Scenario, status: str, cause: str | None
+    harness: AttemptHarness, counted: MetricGrowth, scenario: Scenario, status: str, cause: str | None
 ) -> None:
     await harness.attempt(await harness.accept_and_lease(scenario))
     assert counted[f'docv_riskos_requests_total{{status="{status}"}}'] >= 1
@@ -326,7 +326,7 @@ async def test_requests_are_counted_by_status_class(
 
 
 async def test_a_live_evaluation_is_timed_from_its_first_live_order(
-    harness: AttemptHarness, counted: Counted, redis: Redis
+    harness: AttemptHarness, counted: MetricGrowth, redis: Redis
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 8)
     await harness.accept(eval_id)
@@ -540,7 +540,7 @@ async def test_each_probe_of_a_hold_for_403_uses_a_different_evaluation(
         await harness.attempt(job)
     probes = []
     for _ in range(5):
-        await harness.clock.passes()
+        await harness.clock.let_time_pass()
         one = await harness.ledger.claim(
             patience=dict.fromkeys(Queue, LEASE), of_held={"default": dict.fromkeys(Queue, 1)}
         )
@@ -710,7 +710,7 @@ class Outage:
 
     async def wait_for_probe(self) -> list[str]:
         """Let only the pause pass, and return the claimed evaluations."""
-        await self.harness.clock.passes()
+        await self.harness.clock.let_time_pass()
         for hold in await self.harness.context.client.holds.list_all():
             # The next pause lasts until all evaluations are held, even on a slow machine.
             await self.harness.clock.redis.hset(hold_key(hold.scope), "pause", 3_600_000)
@@ -942,7 +942,7 @@ async def test_a_probe_does_not_end_the_hold_of_the_archive_when_it_wrote_nothin
     holds = harness.context.client.holds
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    await harness.clock.passes()
+    await harness.clock.let_time_pass()
     harness.context.gate.set_hold(await holds.get(ARCHIVE))
 
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
@@ -1031,7 +1031,7 @@ class ErasedBefore(FailingBucket):
         if self._part not in key:
             return
         self._part = "none"
-        tombstone = build_unasked_tombstone(self._evaluation, JOB)
+        tombstone = build_tombstone_without_request(self._evaluation, JOB)
         erased = ErasedRecord(receipt="receipts/1.json", at=utc_now())
         marker = tombstone.model_copy(update={"erased": erased}).as_json()
         await self._bucket.replace(self._evaluation.manifest_key, marker, ObjectAttributes("application/json"), None)

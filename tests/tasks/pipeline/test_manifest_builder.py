@@ -15,7 +15,7 @@ from tasks.bundle.zip import Limits, Padding
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import Evidence, NoDocumentsReason, Outcome, SourceStatus
-from tasks.pipeline.manifest_builder import add_documents, build_manifest, build_unasked_tombstone, keep_keys
+from tasks.pipeline.manifest_builder import add_documents, build_manifest, build_tombstone_without_request, keep_keys
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, NoBundle
 from tasks.storage.manifest import Manifest
@@ -82,24 +82,24 @@ def test_evidence_gives_the_reason_why_there_are_no_documents(
 def test_evidence_of_a_docv_step_is_not_recorded_and_removes_evidence_of_no_step(
     evidence: tuple[Evidence, ...], recorded: tuple[Evidence, ...]
 ) -> None:
-    record = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=evidence)).no_documents
+    record = build_tombstone_without_request(EVALUATION, replace(JOB, evidence=evidence)).no_documents
     assert record
     assert record.evidence == recorded
 
 
 def test_a_tombstone_without_a_request_has_status_0() -> None:
     job = replace(JOB, evidence=(Evidence.NO_DOCV_STEP,), event_at=1_769_860_800.512)
-    manifest = build_unasked_tombstone(EVALUATION, job)
+    manifest = build_tombstone_without_request(EVALUATION, job)
     assert (manifest.outcome, manifest.documents, manifest.bundle) == (Outcome.NO_DOCUMENTS, (), None)
     assert manifest.response == ResponseRecord(status=0, message=None)
     assert manifest.source == SourceRecord(status=SourceStatus.UNKNOWN, asked_at=None, response=manifest.response)
     assert manifest.event_at == "2026-01-31T12:00:00.512Z"
-    assert build_unasked_tombstone(EVALUATION, JOB).event_at is None
+    assert build_tombstone_without_request(EVALUATION, JOB).event_at is None
 
 
 def test_the_evidence_of_the_previous_manifest_is_kept() -> None:
     answer = NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
-    before = build_unasked_tombstone(EVALUATION, replace(JOB, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
+    before = build_tombstone_without_request(EVALUATION, replace(JOB, evidence=(Evidence.MILITARY_ID,), event_at=20.0))
     for event_at, latest in ((None, 20), (10.0, 20), (30.0, 30)):
         job = replace(JOB, evidence=(Evidence.UNDER_AGE,), event_at=event_at)
         manifest = build_manifest(EVALUATION, job, answer, BundleContents(), retrieved_at=AT, previous=before)
@@ -210,6 +210,6 @@ def test_a_stored_document_keeps_the_extension_of_its_key(
         )
         for kind, owner, suffix in stored
     )
-    before = build_unasked_tombstone(EVALUATION, JOB).model_copy(update={"documents": records})
+    before = build_tombstone_without_request(EVALUATION, JOB).model_copy(update={"documents": records})
 
     assert keep_keys([document], EVALUATION, before) == [replace(document, extension=extension)]

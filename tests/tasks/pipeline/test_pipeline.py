@@ -40,7 +40,7 @@ from tasks.errors import (
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job, Queue, Trigger
 from tasks.model.outcome import ArchiveResult, ManifestOutcome, NoDocumentsReason, Outcome, SourceStatus
-from tasks.pipeline.manifest_builder import build_unasked_tombstone
+from tasks.pipeline.manifest_builder import build_tombstone_without_request
 from tasks.pipeline.pipeline import PipelineContext, archive
 from tasks.pipeline.upload import UploadTarget
 from tasks.resilience.archive_gate import ArchiveGate
@@ -52,8 +52,18 @@ from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest, read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedRecord
-from tests.riskos import KEY, Clock, Reply, Wilful, Write, listening, s3_error, saying, zipped
-from tests.riskos import json as json_reply
+from tests.riskos import (
+    KEY,
+    Clock,
+    Reply,
+    ScriptedS3,
+    Write,
+    bundle_reply,
+    json_reply,
+    s3_error,
+    serve_replies,
+    serve_requests,
+)
 from tests.zips import Raw, forged, zip_of
 from worker.config.settings import Settings
 
@@ -128,7 +138,7 @@ class ArchivePipeline:
             try:
                 return await self.archive(eval_id, refresh=refresh)
             except BlockedError:
-                await self.clock.passes()
+                await self.clock.let_time_pass()
             except (RetryableError, Forbidden):
                 failed += 1
         return Outcome.FAILED
@@ -163,7 +173,7 @@ async def open_pipeline(
 ) -> AsyncIterator[ArchivePipeline]:
     store, clock = MemoryStore(), Clock(redis)
     async with aiohttp.ClientSession() as http:
-        client = clock.line_to(url, http, options, POLICY)
+        client = clock.make_client(url, http, options, POLICY)
         bucket = S3Bucket(store)
         context = PipelineContext(
             client,
@@ -364,7 +374,7 @@ async def test_a_refresh_by_outcome_sends_a_request_only_if_the_manifest_has_tha
 async def test_a_refresh_by_outcome_archives_an_evaluation_that_had_a_tombstone(redis: "Redis") -> None:
     no_documents = json_reply(400, b'{"message": "No Documents Found"}')
     async with (
-        saying(no_documents, zipped(zip_of({"front.jpg": b"front"}))) as server,
+        serve_replies(no_documents, bundle_reply(zip_of({"front.jpg": b"front"}))) as server,
         open_pipeline(server.url, redis) as pipeline,
     ):
         assert await pipeline.archive(EVAL_ID) is Outcome.NO_DOCUMENTS
@@ -406,7 +416,7 @@ async def test_documents_stay_archived_when_riskos_no_longer_delivers_them(
 ) -> None:
     refused = json_reply(code, body)
     async with (
-        saying(zipped(zip_of({"a.jpg": b"a"})), refused, refused) as server,
+        serve_replies(bundle_reply(zip_of({"a.jpg": b"a"})), refused, refused) as server,
         open_pipeline(server.url, redis) as pipeline,
     ):
         await pipeline.archive(EVAL_ID)
@@ -423,9 +433,12 @@ async def test_documents_stay_archived_when_riskos_no_longer_delivers_them(
 
 
 async def test_an_unreadable_bundle_is_quarantined_when_its_manifest_is_written_again(redis: "Redis") -> None:
-    first, second = (zipped(wrong_crc({"a.jpg": damaged, "b": b"b"})) for damaged in (b"1111", b"2222"))
+    first, second = (bundle_reply(wrong_crc({"a.jpg": damaged, "b": b"b"})) for damaged in (b"1111", b"2222"))
     refused = json_reply(404, b'{"message": "Evaluation not found"}')
-    async with saying(first, first, refused, second, second) as server, open_pipeline(server.url, redis) as pipeline:
+    async with (
+        serve_replies(first, first, refused, second, second) as server,
+        open_pipeline(server.url, redis) as pipeline,
+    ):
         for _ in range(3):
             await pipeline.archive(EVAL_ID, refresh=True)
         manifest, keys = await pipeline.manifest(EVAL_ID), pipeline.contents().keys()
@@ -480,12 +493,12 @@ async def test_an_erasure_during_an_ordered_attempt_is_not_undone(redis: "Redis"
     async def answer(_: object) -> Reply:
         nonlocal marker
         marker = await pipeline.erase(EVAL_ID)
-        return Reply(zipped(zip_of({"front.jpg": b"again"})))
+        return Reply(bundle_reply(zip_of({"front.jpg": b"again"})))
 
-    async with listening(answer) as server, open_pipeline(server.url, redis) as pipeline:
+    async with serve_requests(answer) as server, open_pipeline(server.url, redis) as pipeline:
         bucket = pipeline.context.manifests
         at = utc_now()
-        first = build_unasked_tombstone(Evaluation(EVAL_ID, "sandbox"), make_job(EVAL_ID)).model_copy(
+        first = build_tombstone_without_request(Evaluation(EVAL_ID, "sandbox"), make_job(EVAL_ID)).model_copy(
             update={"erased": ErasedRecord(receipt="receipts/0.json", at="2026-01-01T00:00:00.000Z"), "archived_at": at}
         )
         key = Evaluation(EVAL_ID, "sandbox").manifest_key
@@ -497,17 +510,17 @@ async def test_an_erasure_during_an_ordered_attempt_is_not_undone(redis: "Redis"
 
 
 async def test_an_erasure_during_a_refresh_is_not_undone(redis: "Redis") -> None:
-    bundle = zipped(zip_of({"front.jpg": b"changed"}))
+    bundle = bundle_reply(zip_of({"front.jpg": b"changed"}))
     marker = b""
 
     async def answer(_: object) -> Reply:
         nonlocal marker
         if first_requests.pop():
             marker = await pipeline.erase(EVAL_ID)
-        return Reply(bundle if marker else zipped(zip_of({"front.jpg": b"first"})))
+        return Reply(bundle if marker else bundle_reply(zip_of({"front.jpg": b"first"})))
 
     first_requests = [True, False]
-    async with listening(answer) as server, open_pipeline(server.url, redis) as pipeline:
+    async with serve_requests(answer) as server, open_pipeline(server.url, redis) as pipeline:
         await pipeline.archive(EVAL_ID)
         assert await pipeline.archive(EVAL_ID, refresh=True) is Outcome.UNCHANGED
         assert pipeline.contents()[f"sandbox/{EVAL_ID}/manifest.json"] == marker
@@ -549,8 +562,8 @@ async def test_an_empty_file_is_recorded_and_does_not_make_the_bundle_unreadable
 
 
 async def test_a_damaged_member_makes_the_bundle_unreadable_next_to_an_empty_file(redis: "Redis") -> None:
-    damaged = zipped(wrong_crc({"front.jpg": b"front" * 9, "back.jpg": b"back" * 9, "selfie.jpg": b""}))
-    async with saying(damaged, damaged) as server, open_pipeline(server.url, redis) as pipeline:
+    damaged = bundle_reply(wrong_crc({"front.jpg": b"front" * 9, "back.jpg": b"back" * 9, "selfie.jpg": b""}))
+    async with serve_replies(damaged, damaged) as server, open_pipeline(server.url, redis) as pipeline:
         assert await pipeline.archive(EVAL_ID) is Outcome.UNREADABLE
         manifest = await pipeline.manifest(EVAL_ID)
     causes = {each.name: each.cause for each in manifest.unreadable}
@@ -559,8 +572,8 @@ async def test_a_damaged_member_makes_the_bundle_unreadable_next_to_an_empty_fil
 
 
 async def test_a_bundle_with_only_empty_files_is_unreadable(redis: "Redis") -> None:
-    empty = zipped(zip_of({"front.jpg": b"", "back.jpg": b""}))
-    async with saying(empty, empty) as server, open_pipeline(server.url, redis) as pipeline:
+    empty = bundle_reply(zip_of({"front.jpg": b"", "back.jpg": b""}))
+    async with serve_replies(empty, empty) as server, open_pipeline(server.url, redis) as pipeline:
         assert await pipeline.archive(EVAL_ID) is Outcome.UNREADABLE
         manifest = await pipeline.manifest(EVAL_ID)
     assert {each.name: each.cause for each in manifest.unreadable} == {"front.jpg": "empty", "back.jpg": "empty"}
@@ -581,8 +594,8 @@ async def test_secondary_documents_have_their_own_kind(pipeline: ArchivePipeline
 async def test_a_document_is_not_stored_again_when_its_media_type_changes(
     redis: "Redis", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bundle = zipped(zip_of({"case_attachments/dg2.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99)}))
-    async with saying(bundle, bundle, bundle) as server, open_pipeline(server.url, redis) as pipeline:
+    bundle = bundle_reply(zip_of({"case_attachments/dg2.jp2": b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(99)}))
+    async with serve_replies(bundle, bundle, bundle) as server, open_pipeline(server.url, redis) as pipeline:
         with monkeypatch.context() as earlier:
             earlier.setattr("tasks.bundle.documents.media_type_of", lambda _: "application/octet-stream")
             assert await pipeline.archive(EVAL_ID) is Outcome.ARCHIVED
@@ -617,8 +630,8 @@ async def test_a_document_keeps_the_kind_in_its_manifest_when_the_patterns_chang
     ],
 )
 async def test_a_bundle_is_unreadable_when_it_exceeds_a_limit(redis: "Redis", limits: Limits, cause: str) -> None:
-    bundle = zipped(zip_of({"front.jpg": bytes(1000), "back.jpg": bytes(1000)}))
-    async with saying(bundle) as server, open_pipeline(server.url, redis, limits=limits) as pipeline:
+    bundle = bundle_reply(zip_of({"front.jpg": bytes(1000), "back.jpg": bytes(1000)}))
+    async with serve_replies(bundle) as server, open_pipeline(server.url, redis, limits=limits) as pipeline:
         assert await pipeline.archive(EVAL_ID) is Outcome.UNREADABLE
         manifest = await pipeline.manifest(EVAL_ID)
     assert [(each.name, each.cause) for each in manifest.unreadable] == [("", cause)]
@@ -626,9 +639,9 @@ async def test_a_bundle_is_unreadable_when_it_exceeds_a_limit(redis: "Redis", li
 
 
 async def test_a_bundle_above_the_size_limit_raises_and_writes_nothing(redis: "Redis") -> None:
-    bundle = zipped(zip_of({"front.jpg": b"front"}))
+    bundle = bundle_reply(zip_of({"front.jpg": b"front"}))
     options = replace(OPTIONS, max_bundle_bytes=20)
-    async with saying(bundle) as server, open_pipeline(server.url, redis, options=options) as pipeline:
+    async with serve_replies(bundle) as server, open_pipeline(server.url, redis, options=options) as pipeline:
         with pytest.raises(BundleTooLarge):
             await pipeline.archive(EVAL_ID)
     assert pipeline.contents() == {}
@@ -637,7 +650,7 @@ async def test_a_bundle_above_the_size_limit_raises_and_writes_nothing(redis: "R
 @pytest.mark.parametrize("name", [b"../../etc/passwd", b"/etc/passwd", b"C:\\x", b"a\x00b", b"\xff\xfe", b"x" * 5000])
 async def test_no_name_in_a_bundle_becomes_part_of_a_key(redis: "Redis", name: bytes) -> None:
     async with (
-        saying(zipped(forged(Raw(name=name, flags=1 << 11)))) as server,
+        serve_replies(bundle_reply(forged(Raw(name=name, flags=1 << 11)))) as server,
         open_pipeline(server.url, redis) as pipeline,
     ):
         assert await pipeline.archive(EVAL_ID) is Outcome.ARCHIVED
@@ -653,7 +666,7 @@ async def test_no_name_in_a_bundle_becomes_part_of_a_key(redis: "Redis", name: b
 class RecordingSlots:
     """Slots that record the objects in S3 when one is acquired and when it is released."""
 
-    def __init__(self, bucket: Wilful) -> None:
+    def __init__(self, bucket: ScriptedS3) -> None:
         self._bucket = bucket
         self.written: list[list[str]] = []
         self.queues: list[Queue] = []
@@ -673,19 +686,19 @@ async def test_a_slot_is_held_from_the_request_until_the_documents_are_stored(
     pipeline: ArchivePipeline, simulator: Simulator
 ) -> None:
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
-    wilful = Wilful()
-    slots = RecordingSlots(wilful)
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3()
+    slots = RecordingSlots(scripted_s3)
+    async with serve_requests(scripted_s3) as server:
         pipeline.use_bucket(bucket_at(server.url))
         pipeline.context = replace(pipeline.context, acquire_slot=slots.acquire)
         assert await pipeline.archive(eval_id) is Outcome.ARCHIVED
         manifest = f"sandbox/{eval_id}/manifest.json"
-        assert server.heard[0].path.endswith("manifest.json"), "the manifest is read first"
+        assert server.requests[0].path.endswith("manifest.json"), "the manifest is read first"
     before, documents = slots.written
     assert before == []
     assert len(documents) == len(documents_of(eval_id, IMAGE_BYTES))
     assert not [key for key in documents if key.endswith("manifest.json")]
-    assert [key for key in wilful.objects if key.endswith(manifest)]
+    assert [key for key in scripted_s3.objects if key.endswith(manifest)]
     assert slots.queues == [Queue.LIVE]
     assert count_requests(simulator, eval_id) == 1
 
@@ -754,34 +767,34 @@ async def test_the_next_attempt_completes_one_that_stopped_before_the_manifest(
     eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
     files = documents_of(eval_id, IMAGE_BYTES)
     denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
-    wilful = Wilful(*[Write(stores=True)] * len(files), denied)
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(*[Write(stores=True)] * len(files), denied)
+    async with serve_requests(scripted_s3) as server:
         pipeline.use_bucket(bucket_at(server.url))
         with pytest.raises(StorageError):
             await pipeline.archive(eval_id)
-        documents = dict(wilful.objects)
+        documents = dict(scripted_s3.objects)
         assert sorted(documents.values()) == sorted(files.values())
         assert await pipeline.archive(eval_id) is Outcome.ARCHIVED
-        assert [request.path for request in server.heard if request.method == "PUT"][-1].endswith("/manifest.json")
-    assert documents.items() <= wilful.objects.items()
-    assert len(wilful.objects) == len(files) + 1
+        assert [request.path for request in server.requests if request.method == "PUT"][-1].endswith("/manifest.json")
+    assert documents.items() <= scripted_s3.objects.items()
+    assert len(scripted_s3.objects) == len(files) + 1
     assert count_requests(simulator, eval_id) == 2
 
 
 async def test_no_manifest_is_written_while_a_document_is_missing(pipeline: ArchivePipeline) -> None:
     denied = Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))
-    wilful = Wilful(Write(stores=True), denied)
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(Write(stores=True), denied)
+    async with serve_requests(scripted_s3) as server:
         pipeline.use_bucket(bucket_at(server.url))
         with pytest.raises(StorageError):
             await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7))
-    assert not [key for key in wilful.objects if key.endswith("manifest.json")]
+    assert not [key for key in scripted_s3.objects if key.endswith("manifest.json")]
 
 
 async def test_no_request_is_sent_when_the_archive_cannot_be_read(
     pipeline: ArchivePipeline, simulator: Simulator
 ) -> None:
-    async with saying(s3_error(403, "AccessDenied")) as server:
+    async with serve_replies(s3_error(403, "AccessDenied")) as server:
         pipeline.use_bucket(bucket_at(server.url))
         with pytest.raises(StorageError):
             await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7))
@@ -812,7 +825,7 @@ async def test_one_worker_commits_when_several_archive_the_same_evaluation_at_on
 
 
 async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Redis") -> None:
-    first, second = (zipped(zip_of({"front.jpg": content})) for content in (b"first", b"second"))
+    first, second = (bundle_reply(zip_of({"front.jpg": content})) for content in (b"first", b"second"))
     both_requested = asyncio.Barrier(2)
     replies = [first, second]
 
@@ -821,7 +834,7 @@ async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Re
         await both_requested.wait()  # both workers found no manifest
         return Reply(reply)
 
-    async with listening(answer) as server, open_pipeline(server.url, redis) as pipeline:
+    async with serve_requests(answer) as server, open_pipeline(server.url, redis) as pipeline:
         outcomes = await asyncio.gather(pipeline.archive(EVAL_ID), pipeline.archive(EVAL_ID))
         manifest = await pipeline.manifest(EVAL_ID)
     assert outcomes == [Outcome.ARCHIVED, Outcome.ARCHIVED]
@@ -833,14 +846,16 @@ async def test_the_second_worker_commits_on_top_of_the_first_manifest(redis: "Re
 async def test_the_attempt_ends_when_the_manifest_changes_at_each_commit(pipeline: ArchivePipeline) -> None:
     def answer(request: object) -> Reply:
         busy = request.method == "PUT" and request.path.endswith("manifest.json")
-        return Reply(s3_error(412, "PreconditionFailed")) if busy else wilful(request)
+        return Reply(s3_error(412, "PreconditionFailed")) if busy else scripted_s3(request)
 
-    wilful = Wilful()
-    async with listening(answer) as server:
+    scripted_s3 = ScriptedS3()
+    async with serve_requests(answer) as server:
         pipeline.use_bucket(bucket_at(server.url))
         with pytest.raises(ManifestChanged):
             await pipeline.archive(eval_id_for(Scenario.DOCUMENTED, 7))
-    tries = [request for request in server.heard if request.method == "PUT" and request.path.endswith("manifest.json")]
+    tries = [
+        request for request in server.requests if request.method == "PUT" and request.path.endswith("manifest.json")
+    ]
     assert 1 < len(tries) < 10
 
 
@@ -857,8 +872,8 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0" + ESCAPES),
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 async def test_any_zip_is_archived_byte_for_byte(redis: "Redis", files: Mapping[str, bytes]) -> None:
     documents = {name: content for name, content in files.items() if content}
-    answers = [zipped(zip_of(files))] * (1 if documents else 2)
-    async with saying(*answers) as server, open_pipeline(server.url, redis) as pipeline:
+    answers = [bundle_reply(zip_of(files))] * (1 if documents else 2)
+    async with serve_replies(*answers) as server, open_pipeline(server.url, redis) as pipeline:
         assert await pipeline.archive(EVAL_ID) is (Outcome.ARCHIVED if documents else Outcome.UNREADABLE)
         manifest = await pipeline.manifest(EVAL_ID)
     assert pipeline.archived(manifest) == documents

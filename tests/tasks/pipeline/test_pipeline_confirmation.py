@@ -24,16 +24,15 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
-from tests.riskos import Clock, Reply, saying, zipped
-from tests.riskos import json as json_reply
+from tests.riskos import Clock, Reply, bundle_reply, json_reply, serve_replies
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 FILES = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9, "selfie.jpg": b"selfie" * 9}
 READABLE = {"back.jpg", "selfie.jpg"}
-DAMAGED = zipped(wrong_crc(FILES))
-WHOLE = zipped(zip_of(FILES))
+DAMAGED = bundle_reply(wrong_crc(FILES))
+WHOLE = bundle_reply(zip_of(FILES))
 NOTHING = json_reply(400, b'{"message": "No Documents Found"}')
 UNKNOWN = json_reply(404, b'{"message": "Evaluation not found"}')
 REFUSED = json_reply(400, b'{"message": "eval_id is not allowed"}')
@@ -52,15 +51,15 @@ class Archive:
     async def context(self, *replies: Reply | bytes) -> AsyncIterator[PipelineContext]:
         """Yield the context of a worker that has just started, with a RiskOS that gives these answers in order."""
         options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
-        async with saying(*replies) as server, aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(
+        async with serve_replies(*replies) as server, aiohttp.ClientSession() as http:
+            client = Clock(self.redis).make_client(
                 server.url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0)
             )
             gate = ArchiveGate(client.holds, client.breaker)
             try:
                 yield PipelineContext(client, gate, UploadTarget(self.bucket), self.bucket, BundleUnpacker(Limits()))
             finally:
-                self.requests = len(server.heard)
+                self.requests = len(server.requests)
 
     async def archive(self, *replies: Reply | bytes, **order: Any) -> ArchiveResult:
         job = Job(EVALUATION.eval_id, "token", Queue.LIVE, "default", False, 0, 0, Trigger("webhook"))  # noqa: FBT003
@@ -140,7 +139,7 @@ async def test_documents_of_a_damaged_bundle_stay_unconfirmed_until_riskos_answe
 async def test_a_second_damaged_bundle_adds_its_documents_to_the_first(
     stored: Archive, first: dict[str, bytes], second: dict[str, bytes]
 ) -> None:
-    bundles = [zipped(wrong_crc(each)) for each in (first, second)]
+    bundles = [bundle_reply(wrong_crc(each)) for each in (first, second)]
     result = await stored.archive(*bundles)
     assert result.outcome is Outcome.UNREADABLE
     # The first file of each bundle is damaged.

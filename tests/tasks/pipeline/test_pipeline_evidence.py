@@ -79,7 +79,7 @@ async def archived(redis: Redis) -> AsyncIterator[Archive]:
     options = SimulatorOptions(api_key=KEY, image_bytes=2_000)
     async with await start_simulator(options) as simulator, aiohttp.ClientSession() as http:
         download_options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
-        client = Clock(redis).line_to(
+        client = Clock(redis).make_client(
             simulator.url, http, download_options, RetryPolicy(quick_attempts=3, quick_pause=0.0)
         )
         bucket = S3Bucket(MemoryStore())

@@ -27,8 +27,7 @@ from tasks.resilience.retry import RetryPolicy
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
-from tests.riskos import KEY, Clock, Heard, Reply, listening
-from tests.riskos import json as json_reply
+from tests.riskos import KEY, Clock, ReceivedRequest, Reply, json_reply, serve_requests
 from worker.config.settings import Settings
 
 OPTIONS = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
@@ -55,7 +54,7 @@ class Archive:
 @asynccontextmanager
 async def open_archive_at(url: str, redis: Redis) -> AsyncIterator[Archive]:
     async with aiohttp.ClientSession() as http:
-        client = Clock(redis).line_to(url, http, OPTIONS, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+        client = Clock(redis).make_client(url, http, OPTIONS, RetryPolicy(quick_attempts=1, quick_pause=0.0))
         bucket, gate = S3Bucket(MemoryStore()), ArchiveGate(client.holds, client.breaker)
         yield Archive(
             PipelineContext(
@@ -135,11 +134,11 @@ async def test_the_reason_is_updated_when_the_evaluation_has_completed(redis: Re
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
     records = [record_of(eval_id_for(Scenario.NOT_COMPLETE, 1)), record_of(eval_id_for(Scenario.NO_DOCUMENTS_MINOR, 1))]
 
-    def answer(request: Heard) -> Reply:
+    def answer(request: ReceivedRequest) -> Reply:
         is_record = not request.path.endswith("/documents")
         return Reply(json_reply(200, json.dumps(records.pop(0)).encode()) if is_record else json_reply(400, NOTHING))
 
-    async with listening(answer) as server, open_archive_at(server.url, redis) as filled:
+    async with serve_requests(answer) as server, open_archive_at(server.url, redis) as filled:
         for reason in (REASON.NOT_COMPLETE, REASON.MINOR):
             assert (await filled.archive(eval_id)).reason is reason
     manifest = await filled.manifest(eval_id)
@@ -161,14 +160,14 @@ async def test_the_reason_is_updated_when_the_evaluation_has_completed(redis: Re
 async def test_an_invalid_record_gives_no_reason_and_places_no_hold(redis: Redis, record: bytes) -> None:
     eval_id = eval_id_for(Scenario.NO_DOCUMENTS, 1)
 
-    def answer(request: Heard) -> Reply:
+    def answer(request: ReceivedRequest) -> Reply:
         return Reply(json_reply(400, NOTHING) if request.path.endswith("/documents") else record)
 
-    async with listening(answer) as server, open_archive_at(server.url, redis) as filled:
+    async with serve_requests(answer) as server, open_archive_at(server.url, redis) as filled:
         result = await filled.archive(eval_id)
         assert await filled.ctx.client.holds.get("default") is None
     assert (result.outcome, result.reason) == (Outcome.NO_DOCUMENTS, REASON.RETENTION_OR_UNKNOWN)
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
 
 
 async def test_the_record_is_requested_again_after_a_429(redis: Redis) -> None:
@@ -178,5 +177,5 @@ async def test_the_record_is_requested_again_after_a_429(redis: Redis) -> None:
         json_reply(429, b"{}", Retry_After="1"),
         json_reply(200, json.dumps(record_of(eval_id)).encode()),
     ]
-    async with listening(lambda _: Reply(replies.pop(0))) as server, open_archive_at(server.url, redis) as filled:
+    async with serve_requests(lambda _: Reply(replies.pop(0))) as server, open_archive_at(server.url, redis) as filled:
         assert (await filled.archive(eval_id)).reason is REASON.MILITARY

@@ -14,8 +14,8 @@ from tasks.pipeline.retention import RetentionPolicy
 from tasks.storage.bucket import S3Bucket
 from tasks.storage.revision import amend
 from tests.conftest import S3
-from tests.disposals import schedule_of
-from tests.riskos import zipped
+from tests.disposals import make_schedule
+from tests.riskos import bundle_reply
 from tests.tasks.pipeline.test_pipeline_retention import EVALUATION, Archive, ListingBucket
 from worker.clients.archive import open_archive
 from worker.clients.object_lock import LockingClient
@@ -33,7 +33,7 @@ DAYS = 10
 TODAY = datetime.now(UTC).date()
 USUAL = TODAY + timedelta(days=DAYS + 1)
 CAPTURED = TODAY - timedelta(days=100)
-SCHEDULE = schedule_of(
+SCHEDULE = make_schedule(
     {"kind": "selfie", "keep_for": "1000d", "clock": "captured", "keep": "must"},
     {"kind": "document_front", "keep_for": "5y", "clock": "account_closed", "keep": "must"},
     {"kind": "document_back", "keep_for": "3d", "clock": "archived"},
@@ -125,7 +125,7 @@ async def test_only_documents_of_the_kinds_of_a_matter_are_under_a_legal_hold(lo
 
 
 async def test_a_bundle_in_quarantine_is_under_a_legal_hold(locked: LockedArchive) -> None:
-    damaged = zipped(garbage(FILES))
+    damaged = bundle_reply(garbage(FILES))
     await locked.deliver({"x.jpg": b"x"})
     await locked.hold()
     await locked.deliver(damaged, damaged, refresh=True)

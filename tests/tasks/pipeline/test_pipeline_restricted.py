@@ -34,14 +34,13 @@ from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest
 from tasks.storage.manifest_records import ErasedRecord, WithheldRecord
-from tests.riskos import Clock, Reply, saying, zipped
-from tests.riskos import json as json_reply
+from tests.riskos import Clock, Reply, bundle_reply, json_reply, serve_replies
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 FILES = {"front.jpg": b"front" * 9, "back.jpg": b"back" * 9}
-WHOLE, DAMAGED = zipped(zip_of(FILES)), zipped(wrong_crc(FILES))
+WHOLE, DAMAGED = bundle_reply(zip_of(FILES)), bundle_reply(wrong_crc(FILES))
 NOTHING = json_reply(400, b'{"message": "No Documents Found"}')
 MILITARY: dict[str, Any] = {"evidence": (Evidence.MILITARY_ID,)}
 MINOR: dict[str, Any] = {"evidence": (Evidence.UNDER_AGE,)}
@@ -77,8 +76,8 @@ class Archive:
         options = DownloadOptions(
             no_documents_texts=Settings().no_documents_texts, in_memory=0, spool_dir=self.spool_dir
         )
-        async with saying(*replies) as server, aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(
+        async with serve_replies(*replies) as server, aiohttp.ClientSession() as http:
+            client = Clock(self.redis).make_client(
                 server.url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0)
             )
             yield PipelineContext(
@@ -134,7 +133,7 @@ async def test_restricted_images_are_counted_and_not_stored(
 async def test_the_number_of_withheld_files_is_unknown_when_the_bundle_is_truncated(
     archived: Archive,
 ) -> None:
-    await archived.archive(zipped(zip_of(FILES)[:-1]), **MILITARY)
+    await archived.archive(bundle_reply(zip_of(FILES)[:-1]), **MILITARY)
     restricted = (await archived.manifest()).restricted
     assert restricted
     assert restricted.withheld

@@ -34,9 +34,8 @@ from tasks.storage.bucket import S3Bucket
 from tasks.storage.manifest import Manifest, read_manifest, utc_now
 from tasks.storage.manifest_records import ErasedKindRecord
 from tasks.storage.revision import amend
-from tests.disposals import dispose_in_store, schedule_of
-from tests.riskos import Clock, Heard, Reply, listening, saying, zipped
-from tests.riskos import json as json_reply
+from tests.disposals import dispose_in_store, make_schedule
+from tests.riskos import Clock, ReceivedRequest, Reply, bundle_reply, json_reply, serve_replies, serve_requests
 from tests.zips import zip_of
 from worker.config.settings import Settings
 
@@ -55,7 +54,7 @@ CLOSED = {"keep_for": "1y", "clock": "account_closed"}
 
 
 def policy(*rules: dict[str, object], today: date = EXPIRED) -> RetentionPolicy:
-    return RetentionPolicy(schedule_of(*rules), today=lambda: today)
+    return RetentionPolicy(make_schedule(*rules), today=lambda: today)
 
 
 def sha256(data: bytes) -> str:
@@ -86,7 +85,7 @@ class Archive:
     async def context(self, url: str) -> AsyncIterator[PipelineContext]:
         options = DownloadOptions(no_documents_texts=Settings().no_documents_texts)
         async with aiohttp.ClientSession() as http:
-            client = Clock(self.redis).line_to(url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0))
+            client = Clock(self.redis).make_client(url, http, options, RetryPolicy(quick_attempts=1, quick_pause=0.0))
             yield PipelineContext(
                 client,
                 ArchiveGate(client.holds, client.breaker),
@@ -99,10 +98,10 @@ class Archive:
 
     async def archive(self, *answers: dict[str, bytes] | bytes, **order: Any) -> ArchiveResult:
         """Make an attempt while RiskOS answers with these files, or bytes, in order."""
-        replies = [zipped(zip_of(each)) if isinstance(each, dict) else each for each in answers]
-        async with saying(*replies) as server:
+        replies = [bundle_reply(zip_of(each)) if isinstance(each, dict) else each for each in answers]
+        async with serve_replies(*replies) as server:
             result = await self.attempt(server.url, **order)
-            assert len(server.heard) == len(replies)
+            assert len(server.requests) == len(replies)
         return result
 
     async def attempt(self, url: str, **order: Any) -> ArchiveResult:
@@ -398,7 +397,7 @@ async def test_nothing_is_stored_if_an_event_cannot_be_read(archived: Archive) -
 
 async def test_a_damaged_bundle_with_due_documents_is_quarantined_and_stays_unreadable(archived: Archive) -> None:
     archived.retention = policy(OF_ALL)
-    damaged = zipped(wrong_crc(FILES))
+    damaged = bundle_reply(wrong_crc(FILES))
 
     result = await archived.archive(damaged, damaged, event_at=CAPTURED)
 
@@ -413,7 +412,7 @@ async def test_a_damaged_bundle_with_due_documents_is_quarantined_and_stays_unre
 async def test_a_damaged_bundle_whose_second_copy_is_due_counts_as_withheld(archived: Archive) -> None:
     archived.retention = policy(OF_ALL)
 
-    result = await archived.archive(zipped(garbage(FILES)), FILES, event_at=CAPTURED)
+    result = await archived.archive(bundle_reply(garbage(FILES)), FILES, event_at=CAPTURED)
 
     assert (result.outcome, result.unchanged) == (Outcome.WITHHELD, None)
     assert (await archived.manifest()).manifest_outcome is ManifestOutcome.DISPOSED
@@ -427,11 +426,11 @@ async def test_a_damaged_bundle_whose_second_copy_is_due_counts_as_withheld(arch
 async def serve_after(work: Callable[[], Awaitable[None]], files: dict[str, bytes]) -> AsyncIterator[str]:
     """Serve a bundle, and await ``work`` before each answer."""
 
-    async def answer(_: Heard) -> Reply:
+    async def answer(_: ReceivedRequest) -> Reply:
         await work()
-        return Reply(zipped(zip_of(files)))
+        return Reply(bundle_reply(zip_of(files)))
 
-    async with listening(answer) as server:
+    async with serve_requests(answer) as server:
         yield server.url
 
 
@@ -522,7 +521,7 @@ async def test_held_bytes_of_another_kind_stay_when_they_arrive_as_an_erased_kin
 async def test_a_damaged_bundle_is_not_kept_once_a_kind_is_erased(archived: Archive) -> None:
     await archived.archive(NOTHING)
     await erase_kinds(archived, "selfie")
-    damaged = zipped(wrong_crc(FILES))
+    damaged = bundle_reply(wrong_crc(FILES))
 
     result = await archived.archive(damaged, damaged, refresh=True)
 
@@ -541,11 +540,11 @@ async def test_objects_of_a_kind_that_is_erased_during_an_attempt_are_recorded_f
     await archived.archive(FILES)
     recorded: list[str] = []
 
-    async def erase(_: Heard) -> Reply:
+    async def erase(_: ReceivedRequest) -> Reply:
         await erase_kinds(archived, "selfie")
-        return Reply(zipped(answer if isinstance(answer, bytes) else zip_of(answer)))
+        return Reply(bundle_reply(answer if isinstance(answer, bytes) else zip_of(answer)))
 
-    async with listening(erase) as server, archived.context(server.url) as plain:
+    async with serve_requests(erase) as server, archived.context(server.url) as plain:
         ctx = replace(plain, watch=LeaseWatch(record_leftovers=recorded.extend))
         job = Job(EVALUATION.eval_id, "t", Queue.LIVE, "default", True, 0, 0, Trigger("enqueue"))  # noqa: FBT003
         await archive_guarded(job, EVALUATION, ctx, lambda: archive(job, ctx))

@@ -26,8 +26,8 @@ from tasks.storage.encryption import Keyring
 from tasks.storage.manifest import Manifest, StoredManifest, read_manifest
 from tasks.storage.manifest_records import ErasedRecord
 from tasks.storage.revision import amend
-from tests.archived_bundles import EVALUATION, archive_bundle, archive_refused, archive_tombstone
-from tests.disposals import dispose_in_store, schedule_of
+from tests.archived_bundles import EVALUATION, archive_as_unreadable, archive_bundle, archive_tombstone
+from tests.disposals import dispose_in_store, make_schedule
 from tests.zips import zip_of
 
 FILES = {"front.jpg": b"front" * 99, "back.jpg": b"back" * 99, "selfie.jpg": b"selfie" * 99}
@@ -78,7 +78,7 @@ async def read_held_documents(bucket: S3Bucket) -> Mapping[str, bytes]:
 
 
 async def test_a_quarantined_bundle_is_archived_when_it_can_be_read_now(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     before = await manifest(bucket)
     result = await retry(bucket)
     after = await manifest(bucket)
@@ -94,7 +94,7 @@ async def test_a_quarantined_bundle_is_archived_when_it_can_be_read_now(bucket: 
 
 @pytest.mark.parametrize("lenient", [False, True])
 async def test_a_retry_writes_nothing_when_it_finds_nothing_new(bucket: S3Bucket, lenient: bool) -> None:  # noqa: FBT001
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     await retry(bucket)
     before = await committed(bucket)
     assert await retry(bucket, lenient=lenient) == ArchiveResult(Outcome.UNCHANGED, ManifestOutcome.ARCHIVED)
@@ -103,14 +103,14 @@ async def test_a_retry_writes_nothing_when_it_finds_nothing_new(bucket: S3Bucket
 
 @pytest.mark.parametrize("data", [garbage(FILES), truncated(FILES), b"", forged_size(FILES)])
 async def test_a_retry_writes_nothing_when_the_bundle_is_still_refused(bucket: S3Bucket, data: bytes) -> None:
-    await archive_refused(bucket, data)
+    await archive_as_unreadable(bucket, data)
     before = await committed(bucket)
     assert await retry(bucket) == UNCHANGED
     assert await committed(bucket) == before
 
 
 async def test_an_evaluation_stays_unreadable_when_only_some_members_can_be_read_now(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, wrong_crc(FILES))
+    await archive_as_unreadable(bucket, wrong_crc(FILES))
     assert (await retry(bucket)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
     assert [(each.name, each.cause) for each in after.unreadable] == [("front.jpg", "wrong_crc")]
@@ -119,7 +119,7 @@ async def test_an_evaluation_stays_unreadable_when_only_some_members_can_be_read
 
 
 async def test_a_lenient_retry_marks_and_archives_the_documents_when_none_is_missing(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, forged_size(FILES))
+    await archive_as_unreadable(bucket, forged_size(FILES))
     assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
     after = await manifest(bucket)
     assert await read_held_documents(bucket) == FILES
@@ -131,7 +131,7 @@ async def test_a_lenient_retry_marks_and_archives_the_documents_when_none_is_mis
 
 
 async def test_a_lenient_retry_leaves_a_truncated_bundle_unreadable(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE[:-1])
+    await archive_as_unreadable(bucket, WHOLE[:-1])
     assert (await retry(bucket, lenient=True)).outcome is Outcome.UNREADABLE
     after = await manifest(bucket)
     assert await read_held_documents(bucket) == FILES
@@ -143,7 +143,7 @@ async def test_a_lenient_retry_leaves_a_truncated_bundle_unreadable(bucket: S3Bu
 
 async def test_a_lenient_retry_does_not_mark_documents_of_a_whole_bundle(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, zip_of({"front.jpg": FILES["front.jpg"]}))
-    await archive_refused(bucket, forged_size(FILES))
+    await archive_as_unreadable(bucket, forged_size(FILES))
     await retry(bucket, lenient=True)
     marks = {each.name: each.lenient for each in (await manifest(bucket)).documents}
     assert marks == dict.fromkeys(FILES, "local_header_differs") | {"front.jpg": None}
@@ -165,7 +165,7 @@ async def test_a_changed_media_type_makes_a_revision_with_the_same_key(
 
 
 async def test_reread_documents_are_superseded_when_riskos_no_longer_has_them(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     await archive_tombstone(bucket)
     before = await manifest(bucket)
     assert before.source_status is SourceStatus.GONE
@@ -177,7 +177,7 @@ async def test_reread_documents_are_superseded_when_riskos_no_longer_has_them(bu
 
 async def test_a_held_document_is_superseded_when_the_bundle_does_not_have_it(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, zip_of({"old.jpg": b"old"}))
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     assert (await manifest(bucket)).source_status is SourceStatus.UNKNOWN
     await retry(bucket)
     after = await manifest(bucket)
@@ -187,7 +187,7 @@ async def test_a_held_document_is_superseded_when_the_bundle_does_not_have_it(bu
 
 async def test_an_unconfirmed_manifest_is_confirmed_only_by_a_whole_bundle(bucket: S3Bucket) -> None:
     for data, unconfirmed in ((garbage(FILES), True), (wrong_crc(FILES), True), (WHOLE, False)):
-        await archive_refused(bucket, data)
+        await archive_as_unreadable(bucket, data)
         found = await committed(bucket)
         changed = found.manifest.model_copy(update={"unconfirmed": True}).as_json()
         await bucket.replace(EVALUATION.manifest_key, changed, ObjectAttributes("application/json"), found.stored.etag)
@@ -199,7 +199,7 @@ async def test_an_unconfirmed_manifest_is_confirmed_only_by_a_whole_bundle(bucke
 async def test_restricted_images_stay_in_quarantine_unless_there_is_a_target_for_them(
     bucket: S3Bucket,
 ) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     found = await committed(bucket)
     restricted = {"reason": "military", "evidence": [Evidence.MILITARY_ID], "withheld": None}
     changed = found.manifest.model_dump(by_alias=True, mode="json") | {"restricted": restricted}
@@ -215,7 +215,7 @@ async def test_restricted_images_stay_in_quarantine_unless_there_is_a_target_for
 async def test_documents_of_a_sealed_bundle_are_sealed(bucket: S3Bucket) -> None:
     keyring = Keyring("k1", {"k1": bytes(32)})
     sealed = context(bucket, keyring=keyring)
-    await archive_refused(bucket, WHOLE, target=sealed.target)
+    await archive_as_unreadable(bucket, WHOLE, target=sealed.target)
     with pytest.raises(SealingKeyMissing):
         await retry(bucket)
     assert (await reread(JOB, EVALUATION, sealed)).outcome is Outcome.ARCHIVED
@@ -226,7 +226,7 @@ async def test_documents_of_a_sealed_bundle_are_sealed(bucket: S3Bucket) -> None
 async def test_a_bundle_is_refused_when_it_has_no_manifest_or_does_not_match_its_key(bucket: S3Bucket) -> None:
     with pytest.raises(IntegrityError, match="no manifest"):
         await retry(bucket)
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     key = EVALUATION.quarantine_key((await manifest(bucket)).quarantined[0].sha256)
     found = await bucket.read(key)
     assert found
@@ -249,10 +249,10 @@ async def is_stored(bucket: S3Bucket, data: bytes) -> bool:
 
 
 async def test_a_retry_does_not_restore_disposed_documents(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     await retry(bucket)
     await dispose_in_store(bucket._store, EVALUATION, ["front.jpg"])
-    await archive_refused(bucket, forged_size(FILES))
+    await archive_as_unreadable(bucket, forged_size(FILES))
     assert (await manifest(bucket)).outcome is Outcome.UNREADABLE
 
     assert (await retry(bucket, lenient=True)).outcome is Outcome.ARCHIVED
@@ -265,7 +265,7 @@ async def test_a_retry_does_not_restore_disposed_documents(bucket: S3Bucket) -> 
 async def test_a_retry_stores_nothing_when_all_documents_were_disposed_of(bucket: S3Bucket) -> None:
     await archive_bundle(bucket, WHOLE)
     await dispose_in_store(bucket._store, EVALUATION, FILES)
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     assert (await manifest(bucket)).manifest_outcome is ManifestOutcome.UNREADABLE
 
     result = await retry(bucket)
@@ -276,9 +276,9 @@ async def test_a_retry_stores_nothing_when_all_documents_were_disposed_of(bucket
 
 
 async def test_a_retry_does_not_store_due_documents(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     await amend(bucket, EVALUATION, lambda each: each.model_copy(update={"event_at": "2020-02-28T12:00:00Z"}))
-    due = schedule_of({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
+    due = make_schedule({"kind": "selfie", "keep_for": "3y", "clock": "captured"})
     ctx = replace(context(bucket), retention=RetentionPolicy(due, today=lambda: date(2023, 3, 1)))
 
     assert (await reread(JOB, EVALUATION, ctx)).outcome is Outcome.ARCHIVED
@@ -294,7 +294,7 @@ async def test_a_retry_does_not_store_due_documents(bucket: S3Bucket) -> None:
 async def test_an_erasure_before_the_commit_wins_and_the_objects_are_recorded(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     leftovers: list[str] = []
     watch = LeaseWatch(record_leftovers=leftovers.extend)
     erased = ErasedRecord(receipt="receipts/x.json", at="2026-11-23T04:00:00.000Z")
@@ -324,7 +324,7 @@ async def test_an_erasure_before_the_commit_wins_and_the_objects_are_recorded(
 async def test_the_manifest_is_read_again_when_it_changed_before_the_commit(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     commit = module.commit
 
     async def commit_after_another_worker(*arguments: object) -> Outcome:
@@ -340,7 +340,7 @@ async def test_the_manifest_is_read_again_when_it_changed_before_the_commit(
 async def test_the_retry_ends_when_the_manifest_changes_at_each_commit(
     bucket: S3Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
 
     async def fail_to_commit(*_: object) -> Outcome:
         raise ManifestChanged
@@ -351,7 +351,7 @@ async def test_the_retry_ends_when_the_manifest_changes_at_each_commit(
 
 
 async def test_a_manifest_of_an_older_version_lists_its_quarantined_bundle_after_the_retry(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     found = await committed(bucket)
     older = found.manifest.model_copy(update={"quarantined": (), "source": None}).as_json()
     await bucket.replace(EVALUATION.manifest_key, older, ObjectAttributes("application/json"), found.stored.etag)
@@ -361,7 +361,7 @@ async def test_a_manifest_of_an_older_version_lists_its_quarantined_bundle_after
 
 
 async def test_nothing_is_written_when_the_lease_was_lost(bucket: S3Bucket) -> None:
-    await archive_refused(bucket, WHOLE)
+    await archive_as_unreadable(bucket, WHOLE)
     before = await committed(bucket)
 
     async def lose_lease(_: Job) -> None:

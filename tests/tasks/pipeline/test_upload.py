@@ -18,7 +18,7 @@ from tasks.riskos.response import Bundle
 from tasks.storage.bucket import Bucket, ObjectAttributes, S3Bucket, put
 from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
-from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
+from tests.riskos import Reply, ScriptedS3, Then, Write, http, s3_error, serve_requests
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -132,58 +132,58 @@ HANG = Reply(b"", Then.HANG)
     ],
 )
 async def test_put_stores_the_object_whatever_s3_answers(write: Write) -> None:
-    wilful = Wilful(write)
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(write)
+    async with serve_requests(scripted_s3) as server:
         await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
-    assert wilful.objects == {PATH: CONTENT}
-    assert wilful.writes <= 2
+    assert scripted_s3.objects == {PATH: CONTENT}
+    assert scripted_s3.writes <= 2
 
 
 @pytest.mark.parametrize("stores", [True, False])
 async def test_put_stores_the_object_when_no_answer_arrives(stores: bool) -> None:  # noqa: FBT001  # both are tried
-    wilful = Wilful(Write(stores=stores, reply=HANG))
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(Write(stores=stores, reply=HANG))
+    async with serve_requests(scripted_s3) as server:
         await put(s3_at(server.url, patience=0.5), KEY, CONTENT, SHA256, LABELS)
-    assert wilful.objects == {PATH: CONTENT}
+    assert scripted_s3.objects == {PATH: CONTENT}
 
 
 @pytest.mark.parametrize("reply", [CONFLICT, PRECONDITION, NO_ETAG, RESET])
 async def test_put_fails_when_s3_never_stores_the_object(reply: Reply) -> None:
-    wilful = Wilful(*[Write(stores=False, reply=reply)] * 100)
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(*[Write(stores=False, reply=reply)] * 100)
+    async with serve_requests(scripted_s3) as server:
         with pytest.raises(StorageError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
-    assert 1 < wilful.writes < 20
+    assert 1 < scripted_s3.writes < 20
 
 
 @pytest.mark.parametrize(("status", "code"), [(403, "ExpiredToken"), (403, "AccessDenied"), (404, "NoSuchBucket")])
 async def test_put_fails_without_a_retry_when_s3_refuses(status: int, code: str) -> None:
-    wilful = Wilful(Write(stores=False, reply=Reply(s3_error(status, code))))
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(Write(stores=False, reply=Reply(s3_error(status, code))))
+    async with serve_requests(scripted_s3) as server:
         with pytest.raises(StorageError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
-    assert wilful.writes == 1
+    assert scripted_s3.writes == 1
 
 
 async def test_put_fails_when_the_object_cannot_be_read_after_an_unclear_answer() -> None:
-    wilful = Wilful(Write(stores=True, reply=RESET))
+    scripted_s3 = ScriptedS3(Write(stores=True, reply=RESET))
 
     def answer(request: object) -> Reply:
-        return Reply(s3_error(403, "AccessDenied")) if wilful.writes else wilful(request)
+        return Reply(s3_error(403, "AccessDenied")) if scripted_s3.writes else scripted_s3(request)
 
-    async with listening(answer) as server:
+    async with serve_requests(answer) as server:
         with pytest.raises(StorageError, match="denied"):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
 
 
 @pytest.mark.parametrize("reply", [CONFLICT, PRECONDITION, RESET])
 async def test_put_raises_integrity_error_when_other_bytes_are_found_after_an_unclear_answer(reply: Reply) -> None:
-    wilful = Wilful(Write(stores=False, reply=reply))
-    wilful.objects[PATH] = b"other bytes"
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(Write(stores=False, reply=reply))
+    scripted_s3.objects[PATH] = b"other bytes"
+    async with serve_requests(scripted_s3) as server:
         with pytest.raises(IntegrityError):
             await put(s3_at(server.url), KEY, CONTENT, SHA256, LABELS)
-    assert wilful.objects == {PATH: b"other bytes"}
+    assert scripted_s3.objects == {PATH: b"other bytes"}
 
 
 # Documents
@@ -277,11 +277,11 @@ async def test_a_tag_of_the_user_does_not_replace_a_tag_of_the_contract(s3: S3) 
 async def test_storing_documents_fails_when_one_of_them_fails() -> None:
     def answer(request: object) -> Reply:
         refused = b"bad" in request.body
-        return Reply(s3_error(403, "AccessDenied")) if refused else wilful(request)
+        return Reply(s3_error(403, "AccessDenied")) if refused else scripted_s3(request)
 
-    wilful = Wilful()
+    scripted_s3 = ScriptedS3()
     documents = [document(b"good one"), document(b"bad"), document(b"good two"), document(b"bad as well")]
-    async with listening(answer) as server:
+    async with serve_requests(answer) as server:
         with pytest.raises(StorageError, match="access is denied"):
             await store_documents(UploadTarget(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
 
@@ -298,7 +298,7 @@ async def test_documents_are_put_with_limited_concurrency() -> None:
         return Reply(http(200, headers={"ETag": '"x"'}))
 
     documents = [document(str(number).encode()) for number in range(40)]
-    async with listening(answer) as server:
+    async with serve_requests(answer) as server:
         stored = await store_documents(UploadTarget(s3_at(server.url)), EVALUATION, documents, archived_at=NOW)
     assert len(stored) == 40
     assert 1 < most <= 8

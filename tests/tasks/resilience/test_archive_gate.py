@@ -74,7 +74,7 @@ async def test_enter_passes_when_the_hold_ended_before_the_gate_was_updated(
 async def test_a_probe_that_wrote_ends_the_hold(gate: ArchiveGate, holds: Holds, redis: Redis, reason: Reason) -> None:
     await close(gate, holds, redis, reason)
     assert await gate.enter() is reason
-    await gate.probe_succeeded(reason, has_written=True)
+    await gate.record_probe_success(reason, has_written=True)
     assert await holds.get(ARCHIVE) is None
     assert await gate.enter() is None
 
@@ -83,7 +83,7 @@ async def test_a_probe_that_only_read_ends_the_hold_when_reads_had_failed(
     gate: ArchiveGate, holds: Holds, redis: Redis
 ) -> None:
     await close(gate, holds, redis, Reason.CANNOT_READ)
-    await gate.probe_succeeded(Reason.CANNOT_READ, has_written=False)
+    await gate.record_probe_success(Reason.CANNOT_READ, has_written=False)
     assert await holds.get(ARCHIVE) is None
 
 
@@ -93,7 +93,7 @@ async def test_a_probe_that_only_read_lets_another_follow_at_once_when_writes_ha
     await close(gate, holds, redis)
     for _ in range(3):
         assert await gate.enter() is Reason.CANNOT_WRITE
-        await gate.probe_succeeded(Reason.CANNOT_WRITE, has_written=False)
+        await gate.record_probe_success(Reason.CANNOT_WRITE, has_written=False)
     await gate.enter()
     with pytest.raises(ArchiveHeld):
         await gate.enter()
@@ -106,7 +106,7 @@ async def test_the_failures_of_an_outage_are_forgotten_when_its_hold_ends(
     for _ in range(10):
         await failed(breaker, redis, StorageError("create", "GenericError"))
     await close(gate, holds, redis)
-    await gate.probe_succeeded(Reason.CANNOT_WRITE, has_written=True)
+    await gate.record_probe_success(Reason.CANNOT_WRITE, has_written=True)
     assert not await failed(breaker, redis, StorageError("create", "GenericError"))
     assert await holds.get(ARCHIVE) is None
 
@@ -118,7 +118,7 @@ async def test_a_probe_does_not_end_a_hold_that_a_person_placed_in_the_meantime(
     reason = await gate.enter()
     assert reason
     await holds.place_manual(ARCHIVE, "moving the bucket")
-    await gate.probe_succeeded(reason, has_written=True)
+    await gate.record_probe_success(reason, has_written=True)
     hold = await holds.get(ARCHIVE)
     assert hold
     assert hold.is_manual

@@ -311,7 +311,7 @@ async def test_an_evaluation_refused_again_after_the_successful_probe_of_another
 ) -> None:
     await fail(breaker, REFUSED)
     excused_at = await now(redis)
-    await ArchiveGate(holds, breaker).probe_succeeded(Reason.CANNOT_WRITE, has_written=True)
+    await ArchiveGate(holds, breaker).record_probe_success(Reason.CANNOT_WRITE, has_written=True)
     assert not await fail(breaker, REFUSED, suspect=True, excused_at=excused_at)
     assert await holds.list_all() == []
     assert await fail(breaker, REFUSED), "it was not refused before"

@@ -57,7 +57,7 @@ async def test_the_control_is_the_evaluation_that_got_an_answer_last(monitor: Pe
     await monitor.flush()
     seconds, _ = await redis.time()
     found = await monitor.record_forbidden(ONE, seconds + 10)
-    assert (found.verdict, found.control) == (Verdict.ASK_CONTROL, ANOTHER)
+    assert (found.verdict, found.control) == (Verdict.NEEDS_CONTROL, ANOTHER)
 
 
 @pytest.mark.parametrize("in_one_step", [True, False])
@@ -70,7 +70,7 @@ async def test_an_evaluation_is_not_its_own_control(
         if not in_one_step:
             await monitor.flush()
     found = await monitor.record_forbidden(ONE, seconds + 10)
-    assert (found.verdict, found.control) == (Verdict.ASK_CONTROL, THIRD)
+    assert (found.verdict, found.control) == (Verdict.NEEDS_CONTROL, THIRD)
 
 
 async def test_a_second_403_decides_nothing_when_no_other_evaluation_ever_got_an_answer(

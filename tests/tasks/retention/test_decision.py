@@ -83,7 +83,7 @@ def test_a_rule_that_requires_a_review_disposes_of_nothing() -> None:
 def test_only_a_duty_to_keep_prevents_an_erasure(
     rule: dict[str, object], clocks: Clocks, today: date, *, is_prevented: bool
 ) -> None:
-    assert decide(schedule(**rule), FACTS, clocks).stands_against_erasure(today) is is_prevented
+    assert decide(schedule(**rule), FACTS, clocks).prevents_erasure(today) is is_prevented
 
 
 @pytest.mark.parametrize(

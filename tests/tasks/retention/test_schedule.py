@@ -162,7 +162,7 @@ def test_rules_that_may_match_the_same_document_are_found(tmp_path: Path) -> Non
     ("limit", "total", "most"), [("'1%'", 50, 100), ("'1%'", 20_000, 200), ("7", 20_000, 7), ("'2.5%'", 10_000, 250)]
 )
 def test_an_unattended_run_is_limited_by_a_number_or_a_share(tmp_path: Path, limit: str, total: int, most: int) -> None:
-    assert read(tmp_path, f"max_per_run = {limit}\n{SELFIES}").most_evaluations(total) == most
+    assert read(tmp_path, f"max_per_run = {limit}\n{SELFIES}").max_evaluations(total) == most
 
 
 def test_load_schedule_raises_with_the_path_of_a_file_that_cannot_be_read(tmp_path: Path) -> None:

@@ -34,17 +34,28 @@ from tasks.riskos import client as module
 from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.riskos.response import Bundle, NoBundle
-from tests.counting import Counted
-from tests.riskos import Clock, Heard, Reply, Server, Then, http, json, listening, saying, zipped
+from tests.counting import MetricGrowth
+from tests.riskos import (
+    Clock,
+    ReceivedRequest,
+    Reply,
+    Server,
+    Then,
+    bundle_reply,
+    http,
+    json_reply,
+    serve_replies,
+    serve_requests,
+)
 from tests.zips import zip_of
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 ZIP = zip_of({"user_uploaded/front.jpg": b"front"})
-BUNDLE = zipped(ZIP)
-BUSY = json(503, b"{}")
-TOO_FAST = json(429, b"{}", Retry_After="2")
-REFUSED = json(401, b"{}")
-FORBIDDEN = json(403, b"{}")
+BUNDLE = bundle_reply(ZIP)
+BUSY = json_reply(503, b"{}")
+TOO_FAST = json_reply(429, b"{}", Retry_After="2")
+REFUSED = json_reply(401, b"{}")
+FORBIDDEN = json_reply(403, b"{}")
 LONG_AGO, FAR_FUTURE = 1.0, 4_000_000_000.0
 
 
@@ -78,7 +89,7 @@ async def setup_at(
 ) -> AsyncIterator[Setup]:
     clock = Clock(redis)
     async with aiohttp.ClientSession() as session:
-        yield Setup(clock.line_to(server.url, session, options, policy), clock)
+        yield Setup(clock.make_client(server.url, session, options, policy), clock)
 
 
 OpenSetup = Callable[..., AbstractAsyncContextManager[tuple[Setup, Server]]]
@@ -94,7 +105,7 @@ def open_setup(redis: "Redis") -> OpenSetup:
     ) -> AsyncIterator[tuple[Setup, Server]]:
         policy = RetryPolicy(quick_attempts=attempts, quick_seconds=seconds, quick_pause=0.0)
         async with (
-            saying(*replies) as server,
+            serve_replies(*replies) as server,
             setup_at(server, redis, policy, DownloadOptions(max_bundle_bytes=max_bytes)) as setup,
         ):
             yield setup, server
@@ -106,7 +117,7 @@ def open_setup(redis: "Redis") -> OpenSetup:
 
 
 @pytest.mark.parametrize(
-    ("control", "is_held"), [(BUNDLE, False), (json(404, b"{}"), False), (BUSY, True), (REFUSED, True)]
+    ("control", "is_held"), [(BUNDLE, False), (json_reply(404, b"{}"), False), (BUSY, True), (REFUSED, True)]
 )
 async def test_another_evaluation_decides_the_hold_when_the_probe_of_a_suspect_fails(
     open_setup: OpenSetup, control: Reply | bytes, *, is_held: bool
@@ -115,23 +126,23 @@ async def test_another_evaluation_decides_the_hold_when_the_probe_of_a_suspect_f
     async with open_setup(BUNDLE, BUSY, control, BUSY) as (setup, server):
         other_id = await request_another(setup)
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         with pytest.raises(ServiceFailed) as failed:
             await setup.client.fetch(EVALUATION, replace(job(), suspect=True))
         hold = await setup.client.holds.get("default")
     assert (failed.value.is_probe, hold is not None) == (is_held, is_held)
-    assert other_id in server.heard[2].path
+    assert other_id in server.requests[2].path
 
 
 async def test_no_other_evaluation_is_requested_when_the_failed_probe_is_not_a_suspect(open_setup: OpenSetup) -> None:
     async with open_setup(BUNDLE, BUSY) as (setup, server):
         await request_another(setup)
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         with pytest.raises(ServiceFailed) as failed:
             await setup.fetch()
     assert failed.value.is_probe
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
 
 
 # Quick retries
@@ -143,14 +154,14 @@ async def test_fetch_sends_one_request_when_riskos_has_documents(open_setup: Ope
         answer = await setup.fetch(queue)
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     "reply",
     [
         BUSY,
-        json(408, b"{}"),
+        json_reply(408, b"{}"),
         Reply(BUNDLE[:-1], Then.CLOSE),
         Reply(b"", Then.RESET),
     ],
@@ -160,7 +171,7 @@ async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(
 ) -> None:
     async with open_setup(reply, reply, BUNDLE, attempts=3) as (setup, server):
         assert isinstance(await setup.fetch(), Bundle)
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
 
 
 @pytest.mark.parametrize(
@@ -169,15 +180,15 @@ async def test_fetch_repeats_the_request_when_the_bundle_did_not_arrive(
         http(200, b"<html>", headers={"Content-Type": "text/html"}),
         http(302, headers={"Location": "/"}),
         http(404),
-        json(404, b'{"message": "no Route matched with those values"}'),
-        zipped(ZIP, "attachment; filename=ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10.zip"),
+        json_reply(404, b'{"message": "no Route matched with those values"}'),
+        bundle_reply(ZIP, "attachment; filename=ffffffff-6e5b-4f3c-9d2a-7c1f0e8b9a10.zip"),
     ],
 )
 async def test_fetch_leaves_the_answer_of_a_gateway_to_a_later_attempt(open_setup: OpenSetup, reply: bytes) -> None:
     async with open_setup(reply, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(UnexpectedAnswer):
             await setup.fetch()
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 async def test_fetch_raises_the_error_of_the_last_quick_retry(open_setup: OpenSetup) -> None:
@@ -185,22 +196,22 @@ async def test_fetch_raises_the_error_of_the_last_quick_retry(open_setup: OpenSe
     async with open_setup(BUSY, Reply(BUNDLE[:-1], Then.CLOSE), page, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(UnexpectedAnswer):
             await setup.fetch()
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
 
 
 async def test_fetch_ends_the_quick_retries_when_their_time_is_up(open_setup: OpenSetup) -> None:
     async with open_setup(BUSY, BUNDLE, attempts=100, seconds=0) as (setup, server):
         with pytest.raises(ServiceFailed):
             await setup.fetch()
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize(
     ("reply", "outcome"),
     [
-        (json(400, b'{"message": "No Documents Found"}'), Outcome.NO_DOCUMENTS),
-        (json(400, b'{"message": "Something else"}'), Outcome.REJECTED),
-        (json(404, b'{"message": "Evaluation not found"}'), Outcome.NOT_FOUND),
+        (json_reply(400, b'{"message": "No Documents Found"}'), Outcome.NO_DOCUMENTS),
+        (json_reply(400, b'{"message": "Something else"}'), Outcome.REJECTED),
+        (json_reply(404, b'{"message": "Evaluation not found"}'), Outcome.NOT_FOUND),
     ],
 )
 async def test_fetch_sends_one_request_when_riskos_has_no_bundle(
@@ -210,14 +221,16 @@ async def test_fetch_sends_one_request_when_riskos_has_no_bundle(
         answer = await setup.fetch()
     assert isinstance(answer, NoBundle)
     assert answer.outcome is outcome
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
-async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: OpenSetup, counted: Counted) -> None:
+async def test_fetch_sends_one_request_when_the_bundle_is_too_large(
+    open_setup: OpenSetup, counted: MetricGrowth
+) -> None:
     async with open_setup(BUNDLE, attempts=3, max_bytes=10) as (setup, server):
         with pytest.raises(BundleTooLarge):
             await setup.fetch()
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
     assert counted['docv_riskos_requests_total{status="2xx"}'] == 1
 
 
@@ -228,7 +241,7 @@ async def test_fetch_sends_one_request_when_the_bundle_is_too_large(open_setup: 
 async def test_fetch_waits_after_a_429_and_costs_no_attempt(open_setup: OpenSetup, queue: Queue) -> None:
     async with open_setup(TOO_FAST, TOO_FAST, BUNDLE, attempts=1) as (setup, server):
         assert isinstance(await setup.fetch(queue), Bundle)
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
     assert setup.clock.waits == pytest.approx([2, 2], abs=1)
     assert await setup.client.holds.list_all() == []
 
@@ -236,17 +249,17 @@ async def test_fetch_waits_after_a_429_and_costs_no_attempt(open_setup: OpenSetu
 async def test_a_429_does_not_count_as_a_quick_retry(open_setup: OpenSetup) -> None:
     async with open_setup(TOO_FAST, BUSY, TOO_FAST, TOO_FAST, BUNDLE, attempts=2) as (setup, server):
         assert isinstance(await setup.fetch(), Bundle)
-    assert len(server.heard) == 5
+    assert len(server.requests) == 5
 
 
 async def test_a_429_holds_the_whole_account(open_setup: OpenSetup) -> None:
-    async with open_setup(json(429, b"{}", Retry_After="100"), BUNDLE) as (setup, server):
+    async with open_setup(json_reply(429, b"{}", Retry_After="100"), BUNDLE) as (setup, server):
         with pytest.raises(AccountHeld) as caught:
             await setup.fetch()
         with pytest.raises(AccountHeld):
             await setup.fetch(Queue.BACKFILL)
         hold = await setup.client.holds.get("default")
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
     assert caught.value.wait == pytest.approx(100, abs=10)
     assert hold
     assert (hold.reason, hold.needs_probe) == ("429", False)
@@ -256,24 +269,24 @@ async def test_fetch_raises_rate_limited_after_several_429s(open_setup: OpenSetu
     async with open_setup(TOO_FAST, attempts=3) as (setup, server):
         with pytest.raises(RateLimited) as caught:
             await setup.fetch()
-    assert 1 < len(server.heard) <= 10
+    assert 1 < len(server.requests) <= 10
     assert caught.value.wait == pytest.approx(2, abs=1)
 
 
 async def test_fetch_waits_one_second_when_a_429_has_a_wait_of_zero(open_setup: OpenSetup) -> None:
-    async with open_setup(json(429, b"{}", Retry_After="0"), BUNDLE) as (setup, _):
+    async with open_setup(json_reply(429, b"{}", Retry_After="0"), BUNDLE) as (setup, _):
         assert isinstance(await setup.fetch(), Bundle)
     assert setup.clock.waits == pytest.approx([1], abs=0.5)
 
 
 async def test_fetch_waits_in_real_time_after_a_429(redis: "Redis") -> None:
     async with (
-        saying(json(429, b"{}", Retry_After="1"), BUNDLE) as server,
+        serve_replies(json_reply(429, b"{}", Retry_After="1"), BUNDLE) as server,
         aiohttp.ClientSession() as session,
     ):
         clock = Clock(redis)
         client = replace(
-            clock.line_to(server.url, session, DownloadOptions(), RetryPolicy()), rate_limiter=RateLimiter(redis)
+            clock.make_client(server.url, session, DownloadOptions(), RetryPolicy()), rate_limiter=RateLimiter(redis)
         )
         for _ in range(5):  # the ledger would park a request that is slightly too early
             try:
@@ -283,7 +296,7 @@ async def test_fetch_waits_in_real_time_after_a_429(redis: "Redis") -> None:
             else:
                 break
     assert isinstance(answer, Bundle)
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
 
 
 # 401
@@ -297,7 +310,7 @@ async def test_a_401_holds_the_account_and_no_more_requests_are_sent(open_setup:
             with pytest.raises(AccountHeld, match="401"):
                 await setup.fetch(queue)
         hold = await setup.client.holds.get("default")
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
     assert setup.clock.waits == []
     assert (caught.value.status, caught.value.wait) == (401, pytest.approx(30, abs=5))
     assert hold
@@ -308,34 +321,36 @@ async def test_a_401_holds_the_account_in_every_process(open_setup: OpenSetup, r
     async with open_setup(REFUSED, BUNDLE) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
-        another = Clock(redis).line_to(server.url, setup.client.http, setup.client.options, setup.client.retry_policy)
+        another = Clock(redis).make_client(
+            server.url, setup.client.http, setup.client.options, setup.client.retry_policy
+        )
         with pytest.raises(AccountHeld):
             await another.fetch(EVALUATION, job())
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("queue", Queue)
 @pytest.mark.parametrize(
-    "reply", [BUNDLE, json(404, b'{"message": "Unknown"}'), json(400, b'{"message": "No Documents Found"}')]
+    "reply", [BUNDLE, json_reply(404, b'{"message": "Unknown"}'), json_reply(400, b'{"message": "No Documents Found"}')]
 )
 async def test_an_answered_probe_ends_the_hold(open_setup: OpenSetup, queue: Queue, reply: bytes) -> None:
     async with open_setup(REFUSED, reply, BUNDLE) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch(queue)
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         assert isinstance(await setup.fetch(queue), Bundle | NoBundle)
         assert await setup.client.holds.get("default") is None
         assert isinstance(await setup.fetch(queue), Bundle)
-    assert len(server.heard) == 3
+    assert len(server.requests) == 3
 
 
 async def test_an_answered_probe_ends_the_hold_when_it_requested_the_record(open_setup: OpenSetup) -> None:
-    async with open_setup(json(200, b"{}")) as (setup, server):
+    async with open_setup(json_reply(200, b"{}")) as (setup, server):
         await setup.client.holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         assert await setup.client.explain(EVALUATION, job()) == ()
         assert await setup.client.holds.get("default") is None
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("queue", Queue)
@@ -346,8 +361,8 @@ async def test_a_refused_probe_doubles_the_pause_up_to_15_minutes(open_setup: Op
             with pytest.raises(AccountRefused) as caught:
                 await setup.fetch(queue)
             pauses.append(caught.value.wait)
-            await setup.clock.passes()
-    assert len(server.heard) == 7
+            await setup.clock.let_time_pass()
+    assert len(server.requests) == 7
     assert pauses == pytest.approx([30, 60, 120, 240, 480, 900, 900], abs=5)
 
 
@@ -355,21 +370,21 @@ async def test_one_of_many_waiting_callers_sends_the_probe(open_setup: OpenSetup
     async with open_setup(REFUSED, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         refused = await asyncio.gather(*[setup.fetch() for _ in range(10)], return_exceptions=True)
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
     assert sorted(type(error).__name__ for error in refused) == ["AccountHeld"] * 9 + ["AccountRefused"]
 
 
 async def test_requests_in_flight_do_not_prolong_the_hold(redis: "Redis") -> None:
     together = asyncio.Barrier(5)
 
-    async def refuse(_: Heard) -> Reply:
+    async def refuse(_: ReceivedRequest) -> Reply:
         await together.wait()
         return Reply(REFUSED)
 
     async with (
-        listening(refuse) as server,
+        serve_requests(refuse) as server,
         setup_at(server, redis, RetryPolicy(quick_attempts=1), DownloadOptions()) as setup,
     ):
         refused = await asyncio.gather(*[setup.fetch() for _ in range(5)], return_exceptions=True)
@@ -389,11 +404,11 @@ async def test_a_probe_does_not_end_the_hold_when_its_answer_does_not_concern_th
     async with open_setup(REFUSED, reply, BUNDLE, attempts=3) as (setup, server):
         with pytest.raises(AccountRefused):
             await setup.fetch()
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         with pytest.raises((AccountHeld, ServiceFailed, ConnectionFailed, UnexpectedAnswer)):
             await setup.fetch()
         hold = await setup.client.holds.get("default")
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
     assert hold
     assert (hold.reason, hold.needs_probe) == ("401", True)
     assert 0 < hold.remaining <= 60
@@ -426,22 +441,22 @@ async def test_the_first_403_costs_nothing_and_places_no_hold(open_setup: OpenSe
     async with open_setup(FORBIDDEN, attempts=3) as (setup, server):
         assert await charge_of(setup) is Charge.NOTHING
         assert await setup.client.holds.get("default") is None
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 async def test_a_second_403_is_final_when_another_evaluation_got_an_answer_since(open_setup: OpenSetup) -> None:
     async with open_setup(BUNDLE, FORBIDDEN, attempts=3) as (setup, server):
         await request_another(setup)
         assert await charge_of(setup, LONG_AGO) is Charge.ALL
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize(
     ("control", "charge"),
     [
         (BUNDLE, Charge.ALL),
-        (json(404, b"{}"), Charge.ALL),
-        (json(400, b'{"message": "No Documents Found"}'), Charge.ALL),
+        (json_reply(404, b"{}"), Charge.ALL),
+        (json_reply(400, b'{"message": "No Documents Found"}'), Charge.ALL),
         (FORBIDDEN, Charge.NOTHING),
         (BUSY, Charge.NOTHING),
         (Reply(b"", Then.RESET), Charge.NOTHING),
@@ -455,7 +470,7 @@ async def test_a_control_decides_when_no_evaluation_got_an_answer_since(
         other_id = await request_another(setup)
         assert await charge_of(setup, FAR_FUTURE) is charge
         assert await setup.client.holds.get("default") is None
-    assert all(other_id in request.path for request in server.heard[2:])
+    assert all(other_id in request.path for request in server.requests[2:])
 
 
 async def test_an_answered_control_decides_for_the_next_evaluation_too(open_setup: OpenSetup) -> None:
@@ -464,7 +479,7 @@ async def test_an_answered_control_decides_for_the_next_evaluation_too(open_setu
         await request_another(setup)
         await charge_of(setup, FAR_FUTURE)
         assert await charge_of(setup, since) is Charge.ALL
-    assert len(server.heard) == 4
+    assert len(server.requests) == 4
 
 
 @pytest.mark.parametrize(("control", "error"), [(REFUSED, AccountRefused), (TOO_FAST, RateLimited)])
@@ -503,7 +518,7 @@ async def test_a_probe_answered_403_prolongs_a_hold_for_403(open_setup: OpenSetu
             with pytest.raises(AccountRefused) as caught:
                 await setup.fetch()
             pauses.append(caught.value.wait)
-            await setup.clock.passes()
+            await setup.clock.let_time_pass()
     assert pauses == pytest.approx([30, 60, 120], abs=5)
 
 
@@ -511,7 +526,7 @@ async def test_a_probe_answered_403_ends_another_hold(open_setup: OpenSetup) -> 
     async with open_setup(REFUSED, FORBIDDEN, BUNDLE) as (setup, _):
         with pytest.raises(AccountRefused):
             await setup.fetch()
-        await setup.clock.passes()
+        await setup.clock.let_time_pass()
         assert await charge_of(setup) is Charge.NOTHING
         assert await setup.client.holds.get("default") is None
         assert isinstance(await setup.fetch(), Bundle)
@@ -521,14 +536,16 @@ async def test_a_probe_answered_403_ends_another_hold(open_setup: OpenSetup) -> 
 
 
 @pytest.mark.parametrize(("status", "label"), [(200, "2xx"), (404, "4xx")])
-async def test_explain_counts_its_request(open_setup: OpenSetup, counted: Counted, status: int, label: str) -> None:
-    async with open_setup(json(status, b"{}")) as (setup, _):
+async def test_explain_counts_its_request(
+    open_setup: OpenSetup, counted: MetricGrowth, status: int, label: str
+) -> None:
+    async with open_setup(json_reply(status, b"{}")) as (setup, _):
         assert await setup.client.explain(EVALUATION, job()) == ()
     assert counted[f'docv_riskos_requests_total{{status="{label}"}}'] == 1
 
 
 async def test_fetch_observes_the_wait_for_its_permit(
-    open_setup: OpenSetup, counted: Counted, monkeypatch: pytest.MonkeyPatch
+    open_setup: OpenSetup, counted: MetricGrowth, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = itertools.count(0.0, 2.5)
     monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: next(clock)))
@@ -544,7 +561,7 @@ SPENT = {"RateLimit_Remaining": "0", "RateLimit_Reset": "600"}
 async def test_the_headers_of_any_answer_hold_the_account_when_the_limit_is_spent(
     open_setup: OpenSetup, status: int
 ) -> None:
-    async with open_setup(json(status, b'{"message": "Unknown"}', **SPENT)) as (setup, server):
+    async with open_setup(json_reply(status, b'{"message": "Unknown"}', **SPENT)) as (setup, server):
         with contextlib.suppress(Forbidden):
             await (setup.client.explain(EVALUATION, job()) if status == 200 else setup.fetch())
         hold = await setup.client.holds.get("default")
@@ -552,7 +569,7 @@ async def test_the_headers_of_any_answer_hold_the_account_when_the_limit_is_spen
         assert (hold.reason, hold.remaining) == (Reason.QUOTA, pytest.approx(600, abs=30))
         with pytest.raises(AccountHeld):
             await setup.fetch()
-    assert len(server.heard) == 1
+    assert len(server.requests) == 1
 
 
 async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: OpenSetup) -> None:
@@ -563,7 +580,7 @@ async def test_no_request_is_sent_when_the_quota_is_spent(open_setup: OpenSetup)
             await client.fetch(EVALUATION, job())
         with pytest.raises(AccountHeld, match="quota") as caught:
             await client.fetch(EVALUATION, job())
-    assert len(server.heard) == 2
+    assert len(server.requests) == 2
     assert 86_000 < caught.value.wait <= 86_400
 
 
@@ -572,4 +589,4 @@ async def test_quick_retries_count_towards_the_quota(open_setup: OpenSetup) -> N
         account = replace(setup.client.account, allowance=Allowance(rate=10_000, daily_quota=4))
         with pytest.raises(AccountHeld, match="quota"):
             await replace(setup.client, account=account).fetch(EVALUATION, job())
-    assert len(server.heard) == 4
+    assert len(server.requests) == 4

@@ -32,7 +32,18 @@ from tasks.model.outcome import Outcome
 from tasks.riskos.download import BundleHandling, DownloadOptions, _translated, download
 from tasks.riskos.response import Bundle, Denial, FetchResult, NoBundle, Response, WithheldBundle
 from tests.error_bodies import FORMS, GATEWAYS
-from tests.riskos import KEY, Reply, Server, Then, account_at, http, json, listening, saying, zipped
+from tests.riskos import (
+    KEY,
+    Reply,
+    Server,
+    Then,
+    account_at,
+    bundle_reply,
+    http,
+    json_reply,
+    serve_replies,
+    serve_requests,
+)
 from tests.zips import zip_of
 
 EVAL_ID = "0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10"
@@ -57,7 +68,7 @@ async def result_of(request: Awaitable[Response[FetchResult | Denial]]) -> Fetch
 
 
 async def answer_to(reply: Reply | bytes, *, is_withheld: bool = False, **options: Any) -> FetchResult:
-    async with saying(reply) as server, aiohttp.ClientSession() as session:
+    async with serve_replies(reply) as server, aiohttp.ClientSession() as session:
         evaluation, account = Evaluation(EVAL_ID, "sandbox"), account_at(server.url)
         request = download(session, evaluation, account, DownloadOptions(**options), BundleHandling(is_withheld))
         return await result_of(request)
@@ -73,9 +84,9 @@ async def error_of(reply: Reply | bytes, **options: Any) -> ArchiveError:
 
 
 async def test_a_request_has_only_the_evaluation_the_key_and_the_user_agent() -> None:
-    async with saying(zipped(ZIP)) as server:
+    async with serve_replies(bundle_reply(ZIP)) as server:
         await request(server)
-    (received,) = server.heard
+    (received,) = server.requests
     assert (received.method, received.path) == ("GET", f"/api/evaluation/{EVAL_ID}/documents")
     assert received.headers["authorization"] == f"Bearer {KEY}"
     assert received.headers["accept-encoding"] == "identity"
@@ -85,9 +96,9 @@ async def test_a_request_has_only_the_evaluation_the_key_and_the_user_agent() ->
 
 
 async def test_a_request_names_the_version_of_the_api_when_one_is_set() -> None:
-    async with saying(zipped(ZIP)) as server:
+    async with serve_replies(bundle_reply(ZIP)) as server:
         await request(server, api_version="2025-01-01.orion")
-    assert server.heard[0].headers["x-api-version"] == "2025-01-01.orion"
+    assert server.requests[0].headers["x-api-version"] == "2025-01-01.orion"
 
 
 # The request ID of RiskOS
@@ -117,7 +128,7 @@ async def test_the_request_id_of_an_answer_is_kept_in_printable_ascii(
     "reply",
     [
         http(200, b"<html>", headers={"X-Request-Id": "r-1"}),
-        zipped(ZIP, f"attachment; filename={OTHER_ID}.zip\r\nX-Request-Id: r-1"),
+        bundle_reply(ZIP, f"attachment; filename={OTHER_ID}.zip\r\nX-Request-Id: r-1"),
         http(200, b"PK\x03\x04" + bytes(1_000), headers={"X-Request-Id": "r-1"}),
         http(404, headers={"x-request-id": "r-1"}),
         http(401, headers={"X-REQUEST-ID": "r-1"}),
@@ -138,7 +149,7 @@ async def test_an_error_without_an_answer_has_no_request_id() -> None:
 
 
 async def test_download_returns_a_bundle_with_its_bytes_name_and_hash() -> None:
-    answer = await answer_to(zipped(ZIP, f"attachment; filename={EVAL_ID}_document.zip"))
+    answer = await answer_to(bundle_reply(ZIP, f"attachment; filename={EVAL_ID}_document.zip"))
     assert answer == Bundle(f"{EVAL_ID}_document.zip", ZIP, hashlib.sha256(ZIP).hexdigest(), len(ZIP))
 
 
@@ -163,7 +174,7 @@ async def test_download_returns_a_bundle_with_its_bytes_name_and_hash() -> None:
     ],
 )
 async def test_a_bundle_may_have_any_name_or_none(disposition: str | bytes | None, filename: str | None) -> None:
-    answer = await answer_to(zipped(ZIP, disposition))
+    answer = await answer_to(bundle_reply(ZIP, disposition))
     assert isinstance(answer, Bundle)
     assert (answer.filename, answer.data) == (filename, ZIP)
 
@@ -178,7 +189,7 @@ async def test_a_bundle_may_have_any_name_or_none(disposition: str | bytes | Non
     ],
 )
 async def test_a_bundle_is_accepted_when_its_name_has_an_absurd_encoding(disposition: str) -> None:
-    answer = await answer_to(zipped(ZIP, disposition))
+    answer = await answer_to(bundle_reply(ZIP, disposition))
     assert isinstance(answer, Bundle)
     assert answer.data == ZIP
     orjson.dumps(answer.filename)  # orjson refuses lone surrogates, as the manifest does
@@ -200,7 +211,7 @@ async def test_a_bundle_is_accepted_when_its_name_has_an_absurd_encoding(disposi
     ],
 )
 async def test_a_bundle_named_for_another_evaluation_is_unexpected(disposition: str) -> None:
-    error = await error_of(zipped(ZIP, disposition))
+    error = await error_of(bundle_reply(ZIP, disposition))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == 200
     assert OTHER_ID not in str(error).lower()
@@ -235,25 +246,25 @@ async def test_a_page_or_a_message_with_status_200_is_unexpected(content_type: s
 
 
 async def test_any_bytes_are_a_bundle_when_their_content_type_is_zip() -> None:
-    assert isinstance(await answer_to(zipped(b"\x00garbage")), Bundle)
+    assert isinstance(await answer_to(bundle_reply(b"\x00garbage")), Bundle)
 
 
 @pytest.mark.parametrize("padding", [b"", b"a comment before the bundle"])
 async def test_an_empty_zip_is_a_bundle_with_and_without_padding_before_it(padding: bytes) -> None:
-    assert isinstance(await answer_to(zipped(padding + zip_of({}))), Bundle)
+    assert isinstance(await answer_to(bundle_reply(padding + zip_of({}))), Bundle)
 
 
 async def test_a_bundle_at_the_size_limit_is_accepted_and_one_byte_more_is_not() -> None:
-    assert isinstance(await answer_to(zipped(ZIP), max_bundle_bytes=len(ZIP)), Bundle)
-    error = await error_of(zipped(ZIP), max_bundle_bytes=len(ZIP) - 1)
+    assert isinstance(await answer_to(bundle_reply(ZIP), max_bundle_bytes=len(ZIP)), Bundle)
+    error = await error_of(bundle_reply(ZIP), max_bundle_bytes=len(ZIP) - 1)
     assert isinstance(error, BundleTooLarge)
     assert error.most == len(ZIP) - 1
 
 
 @pytest.mark.parametrize(("status", "expected"), [(200, BundleTooLarge), (400, UnexpectedAnswer), (500, ServiceFailed)])
 async def test_a_body_is_not_read_much_beyond_its_limit(status: int, expected: type[ArchiveError]) -> None:
-    reply = Reply(http(status, ZIP, promised=1 << 40), Then.GO_ON)
-    async with saying(reply) as server:
+    reply = Reply(http(status, ZIP, promised=1 << 40), Then.SEND_ENDLESSLY)
+    async with serve_replies(reply) as server:
         with pytest.raises(expected):
             await request(server, DownloadOptions(max_bundle_bytes=1 << 16))
     assert server.sent < 32 << 20
@@ -304,14 +315,14 @@ SHAPES = {
 )
 async def test_no_documents_is_recognised_in_every_shape_and_spelling(shape: str, text: str) -> None:
     body = orjson.dumps(SHAPES[shape](text))
-    answer = await answer_to(json(400, body), no_documents_texts=("No Documents Found", "gone"))
+    answer = await answer_to(json_reply(400, body), no_documents_texts=("No Documents Found", "gone"))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text.replace("\t", " ").replace("\n", " "))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_another_400_is_rejected_with_its_message(shape: str) -> None:
     text = "No Documents Found in workflow"
-    answer = await answer_to(json(400, orjson.dumps(SHAPES[shape](text))))
+    answer = await answer_to(json_reply(400, orjson.dumps(SHAPES[shape](text))))
     assert answer == NoBundle(Outcome.REJECTED, 400, text)
 
 
@@ -324,13 +335,13 @@ async def test_no_documents_is_recognised_in_every_form_of_body(body: bytes, con
 
 async def test_the_text_for_an_unsupported_document_type_means_no_documents() -> None:
     text = "Images not available: Document type is not supported for verification."
-    answer = await answer_to(json(400, orjson.dumps({"message": text})))
+    answer = await answer_to(json_reply(400, orjson.dumps({"message": text})))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, text)
 
 
 async def test_a_body_with_a_content_encoding_is_parsed() -> None:
     body = gzip.compress(b'{"message": "No Documents Found"}')
-    answer = await answer_to(json(400, body, Content_Encoding="gzip"))
+    answer = await answer_to(json_reply(400, body, Content_Encoding="gzip"))
     assert answer == NoBundle(Outcome.NO_DOCUMENTS, 400, "No Documents Found")
 
 
@@ -344,24 +355,24 @@ async def test_the_error_of_a_gateway_is_unexpected(status: int, body: bytes, co
 
 
 async def test_the_error_of_another_gateway_is_unexpected_when_its_text_is_set() -> None:
-    reply = json(404, b'{"message": "nothing  HERE by that name."}')
+    reply = json_reply(404, b'{"message": "nothing  HERE by that name."}')
     error = await error_of(reply, gateway_texts=("Nothing here by that name",))
     assert isinstance(error, UnexpectedAnswer)
     assert await answer_to(reply) == NoBundle(Outcome.NOT_FOUND, 404, "nothing  HERE by that name.")
 
 
 async def test_a_message_is_cut_to_500_characters() -> None:
-    answer = await answer_to(json(400, orjson.dumps({"message": "m" * 60_000})))
+    answer = await answer_to(json_reply(400, orjson.dumps({"message": "m" * 60_000})))
     assert answer == NoBundle(Outcome.REJECTED, 400, "m" * 500)
 
 
 async def test_a_404_is_not_found_with_its_message() -> None:
-    answer = await answer_to(json(404, b'{"message": "Evaluation not found"}'))
+    answer = await answer_to(json_reply(404, b'{"message": "Evaluation not found"}'))
     assert answer == NoBundle(Outcome.NOT_FOUND, 404, "Evaluation not found")
 
 
 async def test_no_documents_with_status_404_is_not_found() -> None:
-    answer = await answer_to(json(404, b'{"message": "No Documents Found"}'))
+    answer = await answer_to(json_reply(404, b'{"message": "No Documents Found"}'))
     assert answer == NoBundle(Outcome.NOT_FOUND, 404, "No Documents Found")
 
 
@@ -370,7 +381,7 @@ async def test_no_documents_with_status_404_is_not_found() -> None:
 
 @pytest.mark.parametrize(("status", "error"), [(401, AccountRefused), (403, Forbidden)])
 async def test_a_denial_is_recognised_by_its_status_with_any_body(status: int, error: type[Exception]) -> None:
-    assert isinstance(await error_of(json(status, b'{"message": "No Documents Found"}')), error)
+    assert isinstance(await error_of(json_reply(status, b'{"message": "No Documents Found"}')), error)
 
 
 @pytest.mark.parametrize("status", [408, 425, 500, 501, 502, 503, 504, 520, 599])
@@ -384,44 +395,44 @@ async def test_a_failing_service_raises_service_failed(status: int, content_type
 
 @pytest.mark.parametrize("status", [201, 202, 203, 206, 300, 301, 302, 303, 307, 308, 402, 405, 406, 409, 410, 413])
 async def test_any_other_status_is_unexpected(status: int) -> None:
-    error = await error_of(json(status, b'{"message": "No Documents Found"}'))
+    error = await error_of(json_reply(status, b'{"message": "No Documents Found"}'))
     assert isinstance(error, UnexpectedAnswer)
     assert error.status == status
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_not_followed_and_the_key_is_not_sent_elsewhere(status: int) -> None:
-    async with saying(zipped(ZIP)) as elsewhere:
+    async with serve_replies(bundle_reply(ZIP)) as elsewhere:
         reply = http(status, headers={"Location": elsewhere.url})
-        async with saying(reply) as server:
+        async with serve_replies(reply) as server:
             with pytest.raises(UnexpectedAnswer):
                 await request(server)
             to_itself = http(status, headers={"Location": server.url})
         with pytest.raises(UnexpectedAnswer):
             await answer_to(to_itself)
-    assert len(server.heard) == 1
-    assert elsewhere.heard == []
+    assert len(server.requests) == 1
+    assert elsewhere.requests == []
 
 
 async def test_a_proxy_of_the_environment_receives_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    async with saying(zipped(ZIP)) as proxy, saying(zipped(ZIP)) as server:
+    async with serve_replies(bundle_reply(ZIP)) as proxy, serve_replies(bundle_reply(ZIP)) as server:
         for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
             monkeypatch.setenv(name, proxy.url)
         assert isinstance(await request(server), Bundle)
-    assert proxy.heard == []
+    assert proxy.requests == []
 
 
 # 429: how long to wait
 
 
 async def test_a_429_has_the_wait_of_its_headers() -> None:
-    error = await error_of(json(429, b'{"error": "rate_limit"}', Retry_After="17"))
+    error = await error_of(json_reply(429, b'{"error": "rate_limit"}', Retry_After="17"))
     assert isinstance(error, RateLimited)
     assert error.wait == 17
 
 
 async def test_a_429_with_an_impossible_date_has_the_default_wait() -> None:
-    reply = json(429, b"{}", Retry_After="Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
+    reply = json_reply(429, b"{}", Retry_After="Mon, 01 Jan 99999999999999999999 00:00:00 GMT")
     assert isinstance(await error_of(reply), RateLimited)
 
 
@@ -437,11 +448,11 @@ def head(*lines: str) -> bytes:
     [
         pytest.param(Reply(b"", Then.CLOSE), id="nothing"),
         pytest.param(Reply(b"", Then.RESET), id="a reset"),
-        pytest.param(Reply(zipped(ZIP)[:20], Then.CLOSE), id="half a header"),
-        pytest.param(Reply(zipped(ZIP)[:-1], Then.CLOSE), id="one byte short"),
-        pytest.param(Reply(zipped(ZIP)[:-100], Then.RESET), id="a reset in the middle"),
-        pytest.param(Reply(json(400, b"{}" * 100)[:-1], Then.CLOSE), id="an error cut short"),
-        pytest.param(Reply(json(404, b"{}" * 100)[:-1], Then.RESET), id="an error reset"),
+        pytest.param(Reply(bundle_reply(ZIP)[:20], Then.CLOSE), id="half a header"),
+        pytest.param(Reply(bundle_reply(ZIP)[:-1], Then.CLOSE), id="one byte short"),
+        pytest.param(Reply(bundle_reply(ZIP)[:-100], Then.RESET), id="a reset in the middle"),
+        pytest.param(Reply(json_reply(400, b"{}" * 100)[:-1], Then.CLOSE), id="an error cut short"),
+        pytest.param(Reply(json_reply(404, b"{}" * 100)[:-1], Then.RESET), id="an error reset"),
         pytest.param(Reply(head("Transfer-Encoding: chunked") + b"ff\r\nPK", Then.CLOSE), id="half a chunk"),
         pytest.param(Reply(head("Transfer-Encoding: chunked") + b"2\r\nPK\r\n", Then.CLOSE), id="no last chunk"),
         pytest.param(Reply(head("Transfer-Encoding: chunked") + b"zz\r\n"), id="no chunk at all"),
@@ -460,7 +471,9 @@ async def test_an_incomplete_response_is_a_failed_connection(reply: Reply) -> No
     assert error.what != "timeout"
 
 
-@pytest.mark.parametrize("reply", [b"", http(200)[:10], zipped(ZIP)[:-1], json(400, b"{}")[:-1], json(503, b"{}")[:-1]])
+@pytest.mark.parametrize(
+    "reply", [b"", http(200)[:10], bundle_reply(ZIP)[:-1], json_reply(400, b"{}")[:-1], json_reply(503, b"{}")[:-1]]
+)
 async def test_a_silent_server_is_a_timeout(reply: bytes) -> None:
     error = await error_of(Reply(reply, Then.HANG), read=0.1)
     assert isinstance(error, ConnectionFailed)
@@ -491,7 +504,7 @@ async def test_download_can_be_cancelled() -> None:
         request_arrived.set()
         return Reply(b"", Then.HANG)
 
-    async with listening(hang) as server:
+    async with serve_requests(hang) as server:
         downloading = asyncio.create_task(request(server))
         await request_arrived.wait()
         downloading.cancel()
@@ -517,11 +530,11 @@ def test_every_exception_of_aiohttp_is_translated(kind: type[Exception]) -> None
 async def test_errors_contain_neither_the_key_nor_the_address() -> None:
     replies = [
         Reply(b"", Then.RESET),
-        Reply(zipped(ZIP)[:-1], Then.CLOSE),
+        Reply(bundle_reply(ZIP)[:-1], Then.CLOSE),
         http(302, headers={"Location": f"https://elsewhere/{KEY}"}),
-        json(401, KEY.encode()),
-        json(429, KEY.encode()),
-        json(500, KEY.encode()),
+        json_reply(401, KEY.encode()),
+        json_reply(429, KEY.encode()),
+        json_reply(500, KEY.encode()),
         http(200, b"<" + KEY.encode(), headers={"Content-Type": "text/html"}),
     ]
     for reply in replies:
@@ -535,18 +548,22 @@ async def test_the_files_of_a_withheld_bundle_are_counted_from_its_last_mebibyte
     files: int, documents: int | None, tmp_path: Path
 ) -> None:
     bundle = zip_of({f"attachment-{number}": b"" for number in range(files)})
-    answer = await answer_to(zipped(bundle), is_withheld=True, in_memory=0, spool_dir=tmp_path)
+    answer = await answer_to(bundle_reply(bundle), is_withheld=True, in_memory=0, spool_dir=tmp_path)
     assert answer == WithheldBundle(len(bundle), documents)
     assert os.listdir(tmp_path) == []  # noqa: PTH208  # the linter says that the alternative blocks
 
 
-@pytest.mark.parametrize("reply", [zipped(b"<html>"), zipped(ZIP, f"attachment; filename={OTHER_ID}.zip"), http(200)])
+@pytest.mark.parametrize(
+    "reply", [bundle_reply(b"<html>"), bundle_reply(ZIP, f"attachment; filename={OTHER_ID}.zip"), http(200)]
+)
 async def test_a_body_that_is_not_a_bundle_is_unexpected_when_withheld(reply: bytes) -> None:
     assert isinstance(await error_of(reply, is_withheld=True), UnexpectedAnswer)
 
 
 async def test_the_limit_applies_to_a_withheld_bundle() -> None:
-    assert isinstance(await error_of(zipped(ZIP), is_withheld=True, max_bundle_bytes=len(ZIP) - 1), BundleTooLarge)
+    assert isinstance(
+        await error_of(bundle_reply(ZIP), is_withheld=True, max_bundle_bytes=len(ZIP) - 1), BundleTooLarge
+    )
 
 
 @pytest.mark.parametrize("status", [200, 404])

@@ -14,7 +14,7 @@ from tasks.riskos.download import DownloadOptions, download
 from tasks.riskos.response import NoBundle
 from tests.archived_bundles import EVALUATION
 from tests.proxies import http_proxy
-from tests.riskos import KEY, Reply, account_at, json, listening, saying
+from tests.riskos import KEY, Reply, account_at, json_reply, serve_replies, serve_requests
 from tests.tls import server_context
 
 
@@ -25,7 +25,7 @@ async def test_a_request_goes_through_the_proxy_with_its_own_key(
     (tmp_path / ".netrc").chmod(0o600)
     monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    async with saying(json(404, b'{"message": "Evaluation not found"}')) as riskos, http_proxy() as proxy:
+    async with serve_replies(json_reply(404, b'{"message": "Evaluation not found"}')) as riskos, http_proxy() as proxy:
         account = replace(account_at(riskos.url), proxy=SecretStr(proxy.url.replace("://", "://user:word@")))
         async with aiohttp.ClientSession() as http:
             answer = (await download(http, EVALUATION, account, DownloadOptions())).result
@@ -38,10 +38,10 @@ async def test_a_request_goes_through_the_proxy_with_its_own_key(
 
 async def test_a_request_over_tls_goes_through_a_tunnel_of_a_proxy_with_a_login(tmp_path: Path) -> None:
     tls, authority = server_context(tmp_path)
-    reply = Reply(json(404, b'{"message": "Evaluation not found"}'))
+    reply = Reply(json_reply(404, b'{"message": "Evaluation not found"}'))
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=authority))
     async with (
-        listening(lambda _: reply, tls) as riskos,
+        serve_requests(lambda _: reply, tls) as riskos,
         http_proxy(login="user:w@rd") as proxy,
         aiohttp.ClientSession(connector=connector) as http,
     ):
@@ -51,8 +51,8 @@ async def test_a_request_over_tls_goes_through_a_tunnel_of_a_proxy_with_a_login(
     (tunnel,) = proxy.requests
     assert tunnel.startswith(f"CONNECT {urlsplit(riskos.url).netloc} HTTP/1.1")
     assert KEY not in tunnel
-    assert [request.headers["authorization"] for request in riskos.heard] == [f"Bearer {KEY}"] * 2
-    assert not any("proxy-authorization" in request.headers for request in riskos.heard)
+    assert [request.headers["authorization"] for request in riskos.requests] == [f"Bearer {KEY}"] * 2
+    assert not any("proxy-authorization" in request.headers for request in riskos.requests)
 
 
 @pytest.mark.parametrize("login", ["", "user:wrong@"])

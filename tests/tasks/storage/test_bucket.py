@@ -17,7 +17,7 @@ from tasks.memory.spool import Spool
 from tasks.storage.bucket import LARGE, AlreadyExists, Bucket, ObjectAttributes, S3Bucket, WriteUnconfirmed, _translated
 from tasks.storage.local_bucket import LocalBucket
 from tests.conftest import S3
-from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error, saying
+from tests.riskos import Reply, ScriptedS3, Then, Write, http, s3_error, serve_replies, serve_requests
 from tests.tls import server_context, tls_server
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
@@ -236,14 +236,14 @@ async def test_a_document_in_s3_has_its_attributes_and_a_checked_hash(s3: S3) ->
 
 @pytest.mark.usefixtures("s3")  # for its credentials
 async def test_create_sends_the_hash_to_s3() -> None:
-    async with listening(Wilful()) as server:
+    async with serve_requests(ScriptedS3()) as server:
         store = open_archive(Settings(archive_url="s3://archive", s3_endpoint=server.url))
         bucket = S3Bucket(store)
         await bucket.create("document", CONTENT, LABELS)
         await bucket.replace("manifest", CONTENT, LABELS, None)
-    checksums = [request.headers["x-amz-checksum-sha256"] for request in server.heard]
+    checksums = [request.headers["x-amz-checksum-sha256"] for request in server.requests]
     assert [base64.b64decode(each).hex() for each in checksums] == [sha256(CONTENT)] * 2
-    assert [request.headers["if-none-match"] for request in server.heard] == ["*", "*"]
+    assert [request.headers["if-none-match"] for request in server.requests] == ["*", "*"]
 
 
 async def test_documents_have_the_storage_class_of_the_settings_and_manifests_the_default(s3: S3) -> None:
@@ -336,7 +336,7 @@ def s3_at(url: str, patience: float = 30.0) -> S3Bucket:
 async def errors_of(reply: Reply | bytes) -> dict[str, Exception]:
     """Return the error of each method at a server that gives every request the same response."""
     found: dict[str, Exception] = {}
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         hangs = isinstance(reply, Reply) and reply.then is Then.HANG
         bucket = s3_at(server.url, patience=0.1 if hangs else 30.0)
         calls = {
@@ -449,7 +449,7 @@ async def test_a_write_is_unconfirmed_when_its_response_is_unclear(reply: Reply 
 
 async def test_read_raises_when_the_object_arrives_only_in_part() -> None:
     facts = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"}
-    async with saying(Reply(http(200, CONTENT, headers=facts)[:-1], Then.CLOSE)) as server:
+    async with serve_replies(Reply(http(200, CONTENT, headers=facts)[:-1], Then.CLOSE)) as server:
         bucket = s3_at(server.url)
         with pytest.raises(StorageError):
             await bucket.read(KEY)
@@ -461,7 +461,7 @@ async def test_read_raises_when_the_object_arrives_only_in_part() -> None:
 
 async def test_read_raises_when_the_response_has_no_etag() -> None:
     page = http(200, b"<html>", headers={"Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT"})
-    async with saying(page) as server:
+    async with serve_replies(page) as server:
         bucket = s3_at(server.url)
         for reading in (bucket.read(KEY), bucket.digest(KEY), pieces_of(bucket)):
             with pytest.raises(StorageError, match="proxy"):
@@ -470,19 +470,19 @@ async def test_read_raises_when_the_response_has_no_etag() -> None:
 
 async def test_an_object_that_changed_meanwhile_is_not_replaced() -> None:
     versioned = {"ETag": '"x"', "Last-Modified": "Wed, 21 Oct 2015 07:28:00 GMT", "x-amz-version-id": "1"}
-    async with saying(http(200, headers=versioned), s3_error(412, "PreconditionFailed")) as server:
+    async with serve_replies(http(200, headers=versioned), s3_error(412, "PreconditionFailed")) as server:
         with pytest.raises(ManifestChanged):
             await s3_at(server.url).replace_version(KEY, CONTENT, LABELS)
-    head, write = server.heard
+    head, write = server.requests
     assert (head.method, write.method, write.headers["if-match"]) == ("HEAD", "PUT", '"x"')
 
 
 async def test_create_raises_already_exists_for_a_409_even_if_nothing_was_stored() -> None:
-    wilful = Wilful(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
-    async with listening(wilful) as server:
+    scripted_s3 = ScriptedS3(Write(stores=False, reply=Reply(s3_error(409, "ConditionalRequestConflict"))))
+    async with serve_requests(scripted_s3) as server:
         with pytest.raises(AlreadyExists):
             await s3_at(server.url).create(KEY, CONTENT, LABELS)
-    assert wilful.objects == {}
+    assert scripted_s3.objects == {}
 
 
 @pytest.mark.parametrize("code", ["AccessDenied", "NoSuchBucket", "InternalError"])

@@ -34,7 +34,7 @@ from tasks.storage.manifest_records import (
 )
 from tasks.storage.revision import amend, commit
 from tests.conftest import S3
-from tests.riskos import Reply, Then, Wilful, Write, http, listening, s3_error
+from tests.riskos import Reply, ScriptedS3, Then, Write, http, s3_error, serve_requests
 from worker.clients.archive import open_archive
 from worker.config.settings import Settings
 
@@ -772,9 +772,9 @@ LOST = {
 }
 
 
-async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
+async def commit_at(scripted_s3: ScriptedS3, patience: float = 30.0) -> Outcome:
     """Commit another manifest to a scripted S3 that holds one."""
-    async with listening(wilful) as server:
+    async with serve_requests(scripted_s3) as server:
         bucket = s3_at(server.url, patience)
         before = await read_manifest(bucket, EVALUATION)
         return await commit(bucket, EVALUATION, manifest("back"), before)
@@ -782,9 +782,9 @@ async def commit_at(wilful: Wilful, patience: float = 30.0) -> Outcome:
 
 @pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
 async def test_commit_succeeds_for_a_first_manifest_when_the_response_is_lost(reply: Reply) -> None:
-    wilful = Wilful(Write(stores=True, reply=reply))
-    assert await commit_at(wilful) is Outcome.ARCHIVED
-    assert wilful.objects == {MANIFEST: manifest("back").as_json()}
+    scripted_s3 = ScriptedS3(Write(stores=True, reply=reply))
+    assert await commit_at(scripted_s3) is Outcome.ARCHIVED
+    assert scripted_s3.objects == {MANIFEST: manifest("back").as_json()}
 
 
 class LostResponseBucket(S3Bucket):
@@ -811,48 +811,48 @@ async def test_commit_sets_the_tags_when_the_response_is_lost() -> None:
 
 @pytest.mark.parametrize("reply", LOST.values(), ids=LOST)
 async def test_commit_writes_a_second_manifest_once_when_the_response_is_lost(reply: Reply) -> None:
-    wilful = Wilful(Write(stores=True), Write(stores=True, reply=reply))
-    wilful.objects[MANIFEST] = FIRST
-    assert await commit_at(wilful) is Outcome.ARCHIVED
-    assert wilful.objects.keys() == {MANIFEST, REVISION}
-    assert wilful.objects[REVISION] == FIRST
-    second = Manifest.model_validate_json(wilful.objects[MANIFEST])
+    scripted_s3 = ScriptedS3(Write(stores=True), Write(stores=True, reply=reply))
+    scripted_s3.objects[MANIFEST] = FIRST
+    assert await commit_at(scripted_s3) is Outcome.ARCHIVED
+    assert scripted_s3.objects.keys() == {MANIFEST, REVISION}
+    assert scripted_s3.objects[REVISION] == FIRST
+    second = Manifest.model_validate_json(scripted_s3.objects[MANIFEST])
     assert (second.revision, second.previous) == (2, sha256(FIRST))
 
 
 async def test_commit_reads_the_manifest_back_when_no_response_arrives() -> None:
-    wilful = Wilful(Write(stores=True, reply=Reply(b"", Then.HANG)))
-    assert await commit_at(wilful, patience=0.5) is Outcome.ARCHIVED
+    scripted_s3 = ScriptedS3(Write(stores=True, reply=Reply(b"", Then.HANG)))
+    assert await commit_at(scripted_s3, patience=0.5) is Outcome.ARCHIVED
 
 
 @pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
 async def test_commit_raises_when_the_manifest_did_not_arrive(reply: Reply) -> None:
-    wilful = Wilful(*[Write(stores=False, reply=reply)] * 10)
+    scripted_s3 = ScriptedS3(*[Write(stores=False, reply=reply)] * 10)
     with pytest.raises(ManifestChanged):
-        await commit_at(wilful)
-    assert wilful.objects == {}
+        await commit_at(scripted_s3)
+    assert scripted_s3.objects == {}
 
 
 @pytest.mark.parametrize("reply", [LOST[each] for each in ("a reset", "no ETag", "400", "412")])
 async def test_the_first_manifest_stays_when_the_second_did_not_arrive(reply: Reply) -> None:
-    wilful = Wilful(Write(stores=True), *[Write(stores=False, reply=reply)] * 10)
-    wilful.objects[MANIFEST] = FIRST
+    scripted_s3 = ScriptedS3(Write(stores=True), *[Write(stores=False, reply=reply)] * 10)
+    scripted_s3.objects[MANIFEST] = FIRST
     with pytest.raises(ManifestChanged):
-        await commit_at(wilful)
-    assert wilful.objects == {MANIFEST: FIRST, REVISION: FIRST}
+        await commit_at(scripted_s3)
+    assert scripted_s3.objects == {MANIFEST: FIRST, REVISION: FIRST}
 
 
 async def test_commit_raises_when_the_revision_cannot_be_stored() -> None:
-    wilful = Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied"))))
-    wilful.objects[MANIFEST] = FIRST
+    scripted_s3 = ScriptedS3(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied"))))
+    scripted_s3.objects[MANIFEST] = FIRST
     with pytest.raises(StorageError):
-        await commit_at(wilful)
-    assert wilful.objects == {MANIFEST: FIRST}
+        await commit_at(scripted_s3)
+    assert scripted_s3.objects == {MANIFEST: FIRST}
 
 
 async def test_commit_raises_storage_error_when_the_write_is_denied() -> None:
     with pytest.raises(StorageError, match="denied"):
-        await commit_at(Wilful(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))
+        await commit_at(ScriptedS3(Write(stores=False, reply=Reply(s3_error(403, "AccessDenied")))))
 
 
 # Disposals and legal holds

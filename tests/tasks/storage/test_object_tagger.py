@@ -16,7 +16,7 @@ from tasks.storage.manifest import read_manifest
 from tasks.storage.open_bucket import open_bucket
 from tasks.storage.revision import commit
 from tests.conftest import S3
-from tests.riskos import Heard, Reply, Then, http, listening, s3_error, saying
+from tests.riskos import ReceivedRequest, Reply, Then, http, s3_error, serve_replies, serve_requests
 from tests.tasks.storage.test_manifest import EVALUATION, manifest
 from worker.clients.archive import open_archive, open_tag_client
 from worker.config.settings import Settings
@@ -54,7 +54,7 @@ async def test_tags_of_a_manifest_and_its_revisions_are_set(s3: S3) -> None:
 def refuse_headers(*refused: str) -> Any:
     """Return an answer like that of an S3 that refuses objects with one of these headers and stores others."""
 
-    def answer(request: Heard) -> Reply:
+    def answer(request: ReceivedRequest) -> Reply:
         if request.path.endswith("?tagging"):
             return Reply(http(200))
         if any(name.startswith(refused) for name in request.headers):
@@ -76,16 +76,16 @@ def refuse_headers(*refused: str) -> Any:
 async def test_objects_are_written_without_a_header_that_the_store_refuses(
     refused: tuple[str, ...], changes: Mapping[str, Any]
 ) -> None:
-    async with listening(refuse_headers(*refused)) as server:
+    async with serve_requests(refuse_headers(*refused)) as server:
         settings = Settings(archive_url="s3://archive", s3_endpoint=server.url)
         with pytest.raises(StorageError):
             await bucket_of(settings).create("a", DATA, LABELS)
-        server.heard.clear()
+        server.requests.clear()
         assert await put_data(bucket_of(settings.model_copy(update=dict(changes))))
-    requests = [(request.method, request.path) for request in server.heard]
+    requests = [(request.method, request.path) for request in server.requests]
     tagging = [("PUT", "/archive/a/b?tagging")] if "s3_tags" in changes else []
     assert requests == [("PUT", "/archive/a/b"), *tagging]
-    assert all(b"<Value>kyc+co</Value>" in request.body for request in server.heard[1:])
+    assert all(b"<Value>kyc+co</Value>" in request.body for request in server.requests[1:])
 
 
 @pytest.mark.usefixtures("s3")
@@ -102,7 +102,7 @@ async def test_a_write_raises_storage_error_with_the_fault_when_its_tags_cannot_
     reply: Reply | bytes, message: str, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.sleep", lambda _: None)
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         settings = Settings(archive_url="s3://archive", s3_endpoint=server.url, s3_tags="after_put")
         with pytest.raises(StorageError, match=message) as caught:
             await bucket_of(settings).put_tags("a", LABELS)

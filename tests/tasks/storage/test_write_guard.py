@@ -20,7 +20,7 @@ from tasks.storage.encrypted_bucket import EncryptedBucket
 from tasks.storage.encryption import Keyring
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.write_guard import WriteGuard
-from tests.riskos import Reply, Then, listening
+from tests.riskos import Reply, Then, serve_requests
 
 EVALUATION = Evaluation("0b54a4d4-6e5b-4f3c-9d2a-7c1f0e8b9a10", "sandbox")
 LABELS = ObjectAttributes("application/pdf")
@@ -104,7 +104,7 @@ async def test_a_write_without_a_lease_succeeds(bucket: Bucket) -> None:
 
 
 async def test_an_upload_is_cancelled_when_it_takes_too_long() -> None:
-    async with listening(lambda _: Reply(b"", Then.HANG)) as server:
+    async with serve_requests(lambda _: Reply(b"", Then.HANG)) as server:
         store = obstore.store.S3Store(
             "b",
             endpoint=server.url,

@@ -15,7 +15,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.storage.manifest import read_manifest
 from tasks.telemetry import tracing
 from tests.riskos import KEY
-from tests.spans import INVALID, PARENT, PARENT_SPAN, attributes_of, named, parent_of, spans, trace_of  # noqa: F401  # a fixture
+from tests.spans import INVALID, PARENT, PARENT_SPAN, attributes_of, get_parent_id, get_trace_id, named, spans  # noqa: F401  # a fixture
 from tests.tasks.pipeline.test_attempt import AttemptHarness, harness, simulator  # noqa: F401  # fixtures: a real pipeline
 
 EVAL_ID = eval_id_for(Scenario.DOCUMENTED, 7)
@@ -33,7 +33,7 @@ async def test_one_trace_covers_acceptance_to_manifest(harness: AttemptHarness, 
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
     ours = [span.name for span in spans.get_finished_spans() if not span.name.startswith("S3.")]
     assert ours == ["accept", *STEPS, "attempt"]
-    assert {trace_of(span) for span in spans.get_finished_spans()} == {trace_of(accept)}
+    assert {get_trace_id(span) for span in spans.get_finished_spans()} == {get_trace_id(accept)}
     assert attempt.parent
     assert accept.context
     assert attempt.parent.span_id == accept.context.span_id
@@ -65,8 +65,8 @@ async def test_an_attempt_of_a_backfill_has_its_own_linked_trace(
     await archived(harness, Queue.BACKFILL)
     accept, attempt = named(spans, "accept"), named(spans, "attempt")
     assert attempt.parent is None
-    assert trace_of(attempt) != trace_of(accept)
-    assert [link.context.trace_id for link in attempt.links] == [trace_of(accept)]
+    assert get_trace_id(attempt) != get_trace_id(accept)
+    assert [link.context.trace_id for link in attempt.links] == [get_trace_id(accept)]
 
 
 async def test_the_trace_continues_in_the_next_attempt(harness: AttemptHarness, spans: InMemorySpanExporter) -> None:  # noqa: F811
@@ -77,7 +77,7 @@ async def test_the_trace_continues_in_the_next_attempt(harness: AttemptHarness, 
     await harness.attempt(await harness.lease_again(job))
     attempts = [span for span in spans.get_finished_spans() if span.name == "attempt"]
     assert [span.attributes["docv.attempt"] for span in attempts if span.attributes] == [1, 2]
-    assert {trace_of(span) for span in attempts} == {trace_of(named(spans, "accept"))}
+    assert {get_trace_id(span) for span in attempts} == {get_trace_id(named(spans, "accept"))}
     failed = [span for span in spans.get_finished_spans() if span.name == "download"] + attempts
     assert {attributes_of(span)["error.type"] for span in failed} == {"ServiceFailed"}
     assert {span.status.status_code for span in failed} == {StatusCode.ERROR}
@@ -149,8 +149,8 @@ async def test_an_acceptance_is_part_of_the_trace_of_its_message(
     with tracing.process_message(PARENT, queue="live", evaluations=1):
         await archived(harness, Queue.LIVE)
     process = named(spans, "process")
-    assert (process.kind, parent_of(process)) == (SpanKind.CONSUMER, PARENT_SPAN)
-    assert {trace_of(span) for span in spans.get_finished_spans()} == {trace_of(process)}
+    assert (process.kind, get_parent_id(process)) == (SpanKind.CONSUMER, PARENT_SPAN)
+    assert {get_trace_id(span) for span in spans.get_finished_spans()} == {get_trace_id(process)}
 
 
 @pytest.mark.parametrize("traceparent", INVALID)

@@ -9,7 +9,7 @@ import obstore
 import pytest
 
 from tests.conftest import S3
-from tests.riskos import Reply, Then, http, s3_error, saying
+from tests.riskos import Reply, Then, http, s3_error, serve_replies
 from worker.clients.archive import NO_ETAG, check_archive, check_conditional_writes, open_archive
 from worker.clients.errors import ServiceUnavailable
 from worker.config.settings import Settings, SettingsError
@@ -77,7 +77,7 @@ async def test_a_missing_bucket_is_an_error(settings: Settings, s3: S3) -> None:
 async def test_a_bucket_with_an_unexpected_answer_is_an_error(
     settings: Settings, reply: Reply | bytes, advice: str
 ) -> None:
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
         with pytest.raises(ServiceUnavailable, match=advice) as caught:
             await check_archive(open_archive(settings), settings)
@@ -87,7 +87,7 @@ async def test_a_bucket_with_an_unexpected_answer_is_an_error(
 @pytest.mark.usefixtures("s3")
 async def test_the_region_of_a_bucket_is_reported_if_only_a_header_has_it(settings: Settings) -> None:
     elsewhere = http(301, headers={"x-amz-bucket-region": "eu-west-3"})
-    async with saying(elsewhere) as server:
+    async with serve_replies(elsewhere) as server:
         settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
         with pytest.raises(ServiceUnavailable, match="in another region, eu-west-3; set AWS_DEFAULT_REGION=eu-west-3"):
             await check_archive(open_archive(settings), settings)
@@ -120,14 +120,14 @@ async def test_the_check_of_conditional_writes_leaves_nothing_in_a_bucket(settin
 async def test_a_store_that_ignores_conditions_is_refused(
     settings: Settings, reply: bytes, *, is_refused: bool
 ) -> None:
-    async with saying(reply) as server:
+    async with serve_replies(reply) as server:
         settings = with_(settings, archive_url="s3://ours", s3_endpoint=server.url)
         refusal = pytest.raises(
             SettingsError, match=r"s3://ours: this S3 has no conditional writes \(If-Match\).*use an S3"
         )
         with refusal if is_refused else contextlib.nullcontext():
             await check_conditional_writes(open_archive(settings, retries=0), settings)
-    assert server.heard[0].headers["if-match"] == NO_ETAG
+    assert server.requests[0].headers["if-match"] == NO_ETAG
 
 
 @pytest.mark.usefixtures("_no_credentials")
@@ -155,10 +155,10 @@ async def test_documents_are_encrypted_with_the_key_of_the_settings(settings: Se
 @pytest.mark.usefixtures("s3")
 @pytest.mark.parametrize("header", ["AES256", "aws:kms"])
 async def test_each_write_has_the_encryption_header_of_the_settings(settings: Settings, header: str) -> None:
-    async with saying(http(200, headers={"ETag": '"1"'})) as server:
+    async with serve_replies(http(200, headers={"ETag": '"1"'})) as server:
         demanded = with_(settings, archive_url="s3://ours", s3_endpoint=server.url, sse=header)
         await obstore.put_async(open_archive(demanded), "with", b"x")
         await obstore.put_async(open_archive(with_(demanded, sse=None)), "without", b"x")
     name = "x-amz-server-side-encryption"
-    assert [request.headers.get(name) for request in server.heard] == [header, None]
-    assert f"{name}-aws-kms-key-id" not in server.heard[0].headers
+    assert [request.headers.get(name) for request in server.requests] == [header, None]
+    assert f"{name}-aws-kms-key-id" not in server.requests[0].headers

@@ -13,7 +13,7 @@ from obstore.store import S3Store
 
 from tasks.storage.bucket import LARGE, ObjectAttributes, S3Bucket, WriteUnconfirmed
 from tests.conftest import S3
-from tests.riskos import Heard, Reply, http, listening, s3_error
+from tests.riskos import ReceivedRequest, Reply, http, s3_error, serve_requests
 from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.object_lock import LockingClient, check_restricted_can_be_erased
@@ -118,7 +118,7 @@ def test_only_the_most_recently_used_clients_are_kept(plain: S3Store) -> None:
     assert client._get_client.cache_info().currsize < 50
 
 
-def _accept_upload(request: Heard) -> Reply:
+def _accept_upload(request: ReceivedRequest) -> Reply:
     """Act as an S3 that accepts a multipart upload; moto does not record its headers."""
     match request.method, "uploadId" in request.path:
         case "POST", False:
@@ -139,7 +139,7 @@ async def test_a_multipart_upload_has_the_headers_of_a_put_and_a_checksum_for_ea
     # Under Object Lock, S3 demands a checksum header for each part, and the same ones to complete the upload (API
     # Reference, "UploadPart" and "CompleteMultipartUpload").
     data, key = bytes(range(256)) * (LARGE // 256) + b"more", "arn:aws:kms:us-east-1:1:key/2"
-    async with listening(_accept_upload) as server:
+    async with serve_requests(_accept_upload) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url, kms_key_id=key))
         assert isinstance(store, S3Store)
         bucket = S3Bucket(store, "STANDARD_IA", LockingClient(store, "COMPLIANCE", 10, lambda: NOON))
@@ -148,7 +148,7 @@ async def test_a_multipart_upload_has_the_headers_of_a_put_and_a_checksum_for_ea
                 "large.jpg", data, ObjectAttributes("image/jpeg", {"eval-id": "an ID"}, {"source": "other"})
             )
 
-    _, begun, *parts, completed = server.heard
+    _, begun, *parts, completed = server.requests
     wanted = {
         "x-amz-object-lock-mode": "COMPLIANCE",
         "x-amz-object-lock-retain-until-date": "2026-12-04T00:00:00.000Z",
@@ -175,13 +175,13 @@ async def test_a_multipart_upload_has_the_headers_of_a_put_and_a_checksum_for_ea
 
 @pytest.mark.usefixtures("s3")
 async def test_a_locked_put_has_a_checksum_and_never_overwrites() -> None:
-    async with listening(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
+    async with serve_requests(lambda _: Reply(http(200, headers={"ETag": '"1"'}))) as server:
         store = open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url))
         assert isinstance(store, S3Store)
         await S3Bucket(store, write_client=LockingClient(store, "GOVERNANCE", 1)).create(
             "k", b"abc", ObjectAttributes("image/png")
         )
-    (put,) = server.heard
+    (put,) = server.requests
     assert put.headers["x-amz-checksum-sha256"] == base64.b64encode(hashlib.sha256(b"abc").digest()).decode()
     assert (put.headers["x-amz-object-lock-mode"], put.headers["if-none-match"]) == ("GOVERNANCE", "*")
 
@@ -213,7 +213,7 @@ async def test_archiving_restricted_images_is_refused_if_the_default_retention_i
 ) -> None:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "a-key")
-    async with listening(lambda _: Reply(s3_error(403, "AccessDenied"))) as server:
+    async with serve_requests(lambda _: Reply(s3_error(403, "AccessDenied"))) as server:
         settings = Settings(archive_url="s3://ours", s3_endpoint=server.url, restricted="archive")
         with pytest.raises(ServiceUnavailable, match="need s3:GetBucketObjectLockConfiguration"):
             await check_restricted_can_be_erased(settings, "ours")

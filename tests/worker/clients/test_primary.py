@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from tests.faults.forwarder import FailingOver, failing_over
+from tests.faults.forwarder import RedisFailover, running_failover
 from worker.app import make_publishing_app
 from worker.broker.options import publisher_options
 from worker.clients.errors import ServiceUnavailable
@@ -50,12 +50,12 @@ async def run_pipeline(redis: Redis) -> None:
 
 
 @pytest.fixture
-async def redises(tmp_path: Path) -> AsyncIterator[FailingOver]:
-    async with failing_over(tmp_path / "redis") as redises:
+async def redises(tmp_path: Path) -> AsyncIterator[RedisFailover]:
+    async with running_failover(tmp_path / "redis") as redises:
         yield redises
 
 
-async def test_every_kind_of_call_finds_the_new_primary_despite_old_connections(redises: FailingOver) -> None:
+async def test_every_kind_of_call_finds_the_new_primary_despite_old_connections(redises: RedisFailover) -> None:
     async with open_redis(redises.url, connections=4, seconds=2.0, retries=1) as redis:
         for call in (write, run_script, run_transaction, run_script_in_transaction, run_pipeline):
             await asyncio.gather(*(redis.ping() for _ in range(8)))
@@ -66,7 +66,7 @@ async def test_every_kind_of_call_finds_the_new_primary_despite_old_connections(
                 assert await primary.getdel("key") == "value", call
 
 
-async def test_a_replica_is_not_writable_until_the_name_points_to_the_primary(redises: FailingOver) -> None:
+async def test_a_replica_is_not_writable_until_the_name_points_to_the_primary(redises: RedisFailover) -> None:
     async with open_redis(redises.url, seconds=2.0, retries=0) as redis:
         await check_writable(redis)
         await redises.demote()
@@ -79,7 +79,7 @@ async def test_a_replica_is_not_writable_until_the_name_points_to_the_primary(re
         await check_redis(redis)
 
 
-async def test_a_celery_publisher_finds_the_new_primary(redises: FailingOver) -> None:
+async def test_a_celery_publisher_finds_the_new_primary(redises: RedisFailover) -> None:
     app = make_publishing_app(Settings(redis_url=SecretStr(redises.url)))
     with app, app.connection_for_write(transport_options=publisher_options(app.conf)) as connection:
         # In another thread, because the forwarder runs in this one.

@@ -21,7 +21,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from scripts.console.error_messages import explain
 from scripts.doctor.redis import examine
-from tests.faults.redis_server import RedisServer, Watcher
+from tests.faults.redis_server import RedisServer, SentinelServer
 from tests.tls import server_context, tls_server
 from worker.clients.errors import ServiceUnavailable
 from worker.clients.primary import NotPrimary
@@ -104,7 +104,7 @@ async def test_cluster_mode_is_reported_first(tmp_path: Path) -> None:
 
 
 async def test_a_sentinel_is_reported(redis_url: str, tmp_path: Path) -> None:
-    async with running(Watcher(tmp_path / "watcher", "docv", 1)) as sentinel:
+    async with running(SentinelServer(tmp_path / "watcher", "docv", 1)) as sentinel:
         assert "is a Sentinel here" in await explain_start(sentinel.url)
         assert "no primary that its Sentinels report" in await explain_start(
             f"redis+sentinel://127.0.0.1:{sentinel.port}/other/0"

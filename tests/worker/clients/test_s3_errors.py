@@ -19,7 +19,7 @@ from scripts.verify.s3_objects import S3ObjectLister
 from scripts.verify.s3_requests import open_s3_requests
 from tasks.errors import StorageError
 from tasks.storage.bucket import ObjectAttributes, S3Bucket
-from tests.riskos import Reply, Then, http, listening, s3_error, saying
+from tests.riskos import Reply, Then, http, s3_error, serve_replies, serve_requests
 from tests.tls import server_context, tls_server
 from worker.clients.archive import open_archive
 from worker.clients.errors import ServiceUnavailable
@@ -94,7 +94,7 @@ async def open_clients(url: str) -> AsyncIterator[dict[str, Callable[[], Awaitab
 
 async def test_each_client_explains_a_refusal_by_its_code() -> None:
     answer = b""
-    async with listening(lambda _: Reply(answer)) as server, open_clients(server.url) as clients:
+    async with serve_requests(lambda _: Reply(answer)) as server, open_clients(server.url) as clients:
         for wanted, words in ANSWERS:
             answer = wanted if isinstance(wanted, bytes) else wanted()
             for name, request in clients.items():
@@ -107,7 +107,7 @@ async def test_each_client_explains_a_refusal_by_its_code() -> None:
 
 async def test_a_web_page_is_neither_a_missing_object_nor_a_document() -> None:
     for status in (200, 404):
-        async with saying(http(status, b"<html>Login</html>")) as server, open_clients(server.url) as clients:
+        async with serve_replies(http(status, b"<html>Login</html>")) as server, open_clients(server.url) as clients:
             for name in ("obstore", "verify") if status != HTTPStatus.OK else ("obstore",):
                 with pytest.raises(StorageError, match=rf"a web page came instead of S3's answer \(status {status}\)"):
                     await clients[name]()
@@ -115,7 +115,7 @@ async def test_a_web_page_is_neither_a_missing_object_nor_a_document() -> None:
 
 async def test_a_web_page_is_not_the_head_of_an_object() -> None:
     async with (
-        saying(http(200, b"<html>Login</html>")) as server,
+        serve_replies(http(200, b"<html>Login</html>")) as server,
         open_s3_requests(connect_s3(server.url), "ours", 2, waits=()) as requests,
     ):
         with pytest.raises(StorageError, match="a web page came instead"):
@@ -123,7 +123,7 @@ async def test_a_web_page_is_not_the_head_of_an_object() -> None:
 
 
 async def test_a_refused_write_names_the_header_that_a_policy_may_demand() -> None:
-    async with saying(s3_error(403, "AccessDenied")) as server:
+    async with serve_replies(s3_error(403, "AccessDenied")) as server:
         bucket = S3Bucket(open_archive(Settings(archive_url="s3://ours", s3_endpoint=server.url)))
         with pytest.raises(StorageError) as caught:
             await bucket.create("a-key", b"x", ObjectAttributes("image/png"))
@@ -186,7 +186,7 @@ async def explain_missing_answer(url: str, seconds: float = 30) -> str:
 async def test_a_server_that_does_not_answer_is_reported_with_the_reason(tmp_path: Path) -> None:
     assert "(the connection is refused)" in await explain_missing_answer("http://127.0.0.1:1")
     assert "(its host name is unknown)" in await explain_missing_answer("http://no-such-host.invalid")
-    async with saying(Reply(b"", Then.HANG)) as silent:
+    async with serve_replies(Reply(b"", Then.HANG)) as silent:
         assert await explain_missing_answer(silent.url, 0.3) == "S3 does not answer in time"
     context, _ = server_context(tmp_path)
     with tls_server(context) as secured:

@@ -9,7 +9,7 @@ from tasks.queueing.publisher import Publisher
 from worker.app import make_publishing_app
 from worker.broker.redis_transport import SentinelRedisChannel
 from worker.clients.redis import open_redis
-from worker.clients.sentinel import kombu_options, kombu_url, same_primary
+from worker.clients.sentinel import kombu_options, kombu_url, primary_options
 from worker.config.settings import Settings
 
 URL = "redis+sentinel://archiver:s3cr3t%2Fw0rd@one,[::1]:26380/docv/3"
@@ -39,13 +39,13 @@ def test_kombu_accepts_every_option(option: str) -> None:
 def test_a_publisher_has_the_same_primary_as_a_worker() -> None:
     app = make_publishing_app(Settings(redis_url=SecretStr(URL)))
     options = Publisher(app)._connection.transport_options  # the options for kombu
-    assert same_primary(options) == kombu_options(URL) == same_primary(app.conf.broker_transport_options)
+    assert primary_options(options) == kombu_options(URL) == primary_options(app.conf.broker_transport_options)
     assert options["socket_timeout"] == 2
 
 
 def test_the_url_of_a_server_has_no_sentinel_options() -> None:
     conf = make_publishing_app(Settings(redis_url=SecretStr("redis://host"))).conf
-    assert same_primary(conf.broker_transport_options) == {}
+    assert primary_options(conf.broker_transport_options) == {}
 
 
 async def test_our_client_uses_user_password_and_database_for_the_primary() -> None:

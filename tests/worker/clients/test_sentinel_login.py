@@ -10,7 +10,7 @@ from kombu import Connection
 from pydantic import SecretStr
 from redis.exceptions import RedisError
 
-from tests.faults.redis_server import RedisServer, Watcher
+from tests.faults.redis_server import RedisServer, SentinelServer
 from tests.tls import server_context, tls_server
 from worker.app import make_publishing_app
 from worker.clients.redis import open_redis
@@ -46,7 +46,7 @@ async def secured_sentinel(request: pytest.FixtureRequest, tmp_path: Path) -> As
             "user default off",
             "user asker on >word-of-the-sentinels allchannels +@all",
         )
-        sentinel = Watcher(tmp_path / "sentinel", "docv", primary.port, *lines)
+        sentinel = SentinelServer(tmp_path / "sentinel", "docv", primary.port, *lines)
         await sentinel.start()
         with tls_server(context, sentinel.port) as sentinel_proxy:
             yield SentinelAddresses(sentinel.port, sentinel_proxy.port, authority)

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tasks.model.outcome import NoDocumentsReason, Outcome
 from tasks.resilience.retry import CAUSES
-from tests.counting import Counted, current
+from tests.counting import MetricGrowth, current
 from worker.metrics.worker_metrics import (
     IN_FLIGHT,
     REGISTRY,
@@ -55,7 +55,7 @@ def count_everything(times: int) -> None:
         observe_loop_lag(number)
 
 
-def test_each_function_counts_in_its_own_metric(counted: Counted) -> None:
+def test_each_function_counts_in_its_own_metric(counted: MetricGrowth) -> None:
     count_outcome(Outcome.ARCHIVED, "live")
     count_request(200, 700_000)
     count_request(429, 0)

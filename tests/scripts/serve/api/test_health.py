@@ -9,7 +9,7 @@ import pytest
 
 from scripts.serve.api.health import HealthApi
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import INTAKE, Client, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, Client, running_client, settings_for
 from worker.config.settings import Settings
 
 ANYTHING: Any = None
@@ -91,7 +91,7 @@ async def test_readyz_names_the_service_that_does_not_answer(tmp_path: Path) -> 
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
     try:
-        async with opened(settings_for(server.url, tmp_path)) as client:
+        async with running_client(settings_for(server.url, tmp_path)) as client:
             await server.kill()
             ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")
             assert (ready.status, ready.json) == (503, {"redis": False, "archive": True})
@@ -101,7 +101,7 @@ async def test_readyz_names_the_service_that_does_not_answer(tmp_path: Path) -> 
 
 
 async def test_readyz_reports_a_missing_archive(settings: Settings, tmp_path: Path) -> None:
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         (tmp_path / "archive").rmdir()
         (tmp_path / "archive").write_text("a file")
         ready = await client.send("GET", "/readyz", Authorization=f"Bearer {INTAKE}")

@@ -29,7 +29,7 @@ from tests.scripts.serve.conftest import (
     Client,
     Response,
     basic,
-    opened,
+    running_client,
     settings_for,
 )
 from worker.config.settings import Settings
@@ -57,7 +57,7 @@ async def bucket(tmp_path: Path) -> Bucket:
 @pytest.fixture
 async def client(settings: Settings, bucket: Bucket) -> AsyncIterator[Client]:
     assert bucket
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         yield client
 
 
@@ -180,7 +180,7 @@ async def test_the_answer_is_503_when_the_archive_does_not_answer(
 
 
 async def test_no_event_is_recorded_without_a_schedule(settings: Settings, bucket: Bucket) -> None:
-    async with opened(settings.model_copy(update={"retention": None})) as client:
+    async with running_client(settings.model_copy(update={"retention": None})) as client:
         answer = await report(client, ENDED)
 
     assert (answer.status, "DOCV_RETENTION" in answer.json["error"]) == (409, True)

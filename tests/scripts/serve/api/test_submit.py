@@ -11,7 +11,7 @@ from scripts.serve.api.submit import MOST_IDS
 from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
-from tests.scripts.serve.conftest import INTAKE, Client, dump_redis, opened
+from tests.scripts.serve.conftest import INTAKE, Client, dump_redis, running_client
 from worker.config.settings import Settings
 
 CANARY = "canary-91be"
@@ -187,7 +187,7 @@ async def test_an_idempotency_key_belongs_to_one_body(client: Client) -> None:
 async def test_idempotency_keys_are_separate_for_each_caller(settings: Settings) -> None:
     second = "token-of-a-producer-2"
     both = settings.model_validate(settings.model_dump() | {"intake_tokens": f"{INTAKE},{second}"})
-    async with opened(both) as client:
+    async with running_client(both) as client:
         body = {"eval_ids": some_ids(1)}
         await client.submit(body, Idempotency_Key="k")
         other = await client.submit(body, Idempotency_Key="k", Authorization=f"Bearer {second}")

@@ -19,7 +19,7 @@ from tasks.ledger.ledger import Ledger
 from tasks.model.job import Queue
 from tasks.model.outcome import Evidence
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import TOKEN, Client, dump_redis, event, opened, settings_for
+from tests.scripts.serve.conftest import TOKEN, Client, dump_redis, event, running_client, settings_for
 from worker.config.settings import Settings
 
 # It contains a space, so it is not a valid event ID. Valid event IDs are stored.
@@ -59,7 +59,7 @@ async def test_no_request_is_sent_for_a_completed_evaluation_without_a_docv_step
     settings: Settings, redis: Redis, eval_id: str, event_type: str, *, ask_without_docv: bool, without_request: bool
 ) -> None:
     payload = event(eval_id, event_type=event_type, data={"data_enrichments": [{"enrichment_provider": "SocureKYC"}]})
-    async with opened(settings.model_copy(update={"ask_without_docv": ask_without_docv})) as client:
+    async with running_client(settings.model_copy(update={"ask_without_docv": ask_without_docv})) as client:
         assert (await client.deliver(payload)).json == {"result": "accepted"}
     (job,) = await Ledger(redis).lease([eval_id], token="t")
     assert (job.evidence, job.without_request) == ((Evidence.NO_DOCV_STEP,), without_request)
@@ -150,7 +150,7 @@ async def test_no_event_is_acknowledged_when_redis_is_down_or_frozen(tmp_path: P
     server = RedisServer(tmp_path / "own-redis")
     await server.start()
     try:
-        async with opened(settings_for(server.url, tmp_path), HttpLimits(redis_seconds=1.0)) as client:
+        async with running_client(settings_for(server.url, tmp_path), HttpLimits(redis_seconds=1.0)) as client:
             payload = event()
             server.freeze()
             frozen = await client.deliver(payload)
@@ -214,7 +214,7 @@ async def test_any_body_is_answered_and_leaves_no_trace(
 
 
 async def test_every_event_is_refused_when_no_webhook_secret_is_set(settings: Settings) -> None:
-    async with opened(settings.model_copy(update={"webhook_secrets": ()})) as client:
+    async with running_client(settings.model_copy(update={"webhook_secrets": ()})) as client:
         assert (await client.deliver(event())).status == 401
         assert 'result="refused_login"} 1.0' in await client.metrics()
 

@@ -8,7 +8,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tasks.ledger.ledger import Ledger
-from tests.scripts.serve.conftest import TOKEN, Client, Response, event, opened, settings_for
+from tests.scripts.serve.conftest import TOKEN, Client, Response, event, running_client, settings_for
 
 KYB_TOKEN = "token-of-the-webhook-of-kyb"
 FILE = f"""
@@ -31,7 +31,7 @@ def write_accounts(folder: Path) -> Path:
 @pytest.fixture
 async def client(redis: Redis, redis_url: str, tmp_path: Path) -> AsyncIterator[Client]:
     settings = settings_for(redis_url, tmp_path, accounts=write_accounts(tmp_path), api_key="key-of-ours")
-    async with opened(settings) as client:
+    async with running_client(settings) as client:
         yield client
 
 
@@ -121,7 +121,7 @@ async def test_an_evaluation_is_read_from_the_environment_of_its_account(
 async def test_an_account_must_be_named_when_there_is_no_default(
     redis: Redis, redis_url: str, tmp_path: Path, eval_id: str
 ) -> None:
-    async with opened(settings_for(redis_url, tmp_path, accounts=write_accounts(tmp_path))) as client:
+    async with running_client(settings_for(redis_url, tmp_path, accounts=write_accounts(tmp_path))) as client:
         error = {"error": "name an account: no account is called default"}
         delivered = await deliver(client, "/webhooks/riskos", TOKEN, eval_id)
         submitted = await client.submit({"eval_ids": [eval_id]})

@@ -11,7 +11,17 @@ from scripts.serve.api.openapi import document
 from scripts.serve.auth.roles import Authenticator, Caller, Role
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from tests.scripts.serve.conftest import INTAKE, MONITORING, OPERATOR, RECORDS, TOKEN, VIEWER, Client, basic, opened
+from tests.scripts.serve.conftest import (
+    INTAKE,
+    MONITORING,
+    OPERATOR,
+    RECORDS,
+    TOKEN,
+    VIEWER,
+    Client,
+    basic,
+    running_client,
+)
 from worker.config.settings import Settings
 
 CALLERS = Authenticator(
@@ -105,7 +115,7 @@ ALL = (
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": basic("operator:guessed")}, {"Authorization": "Bearer x"}])
 async def test_every_route_but_livez_is_refused_without_a_login(settings: Settings, headers: dict[str, str]) -> None:
-    async with opened(settings, HttpLimits(wrong_secrets_per_second=1_000)) as client:
+    async with running_client(settings, HttpLimits(wrong_secrets_per_second=1_000)) as client:
         answers = {(method, path): await client.send(method, path, **headers) for method, path in ALL}
         assert (await client.send("GET", "/livez", **headers)).status == 200
     assert {route: answer.status for route, answer in answers.items() if answer.status != 401} == {}

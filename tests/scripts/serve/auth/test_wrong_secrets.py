@@ -17,7 +17,7 @@ from tests.scripts.serve.conftest import (
     Client,
     basic,
     event,
-    opened,
+    running_client,
 )
 from worker.config.settings import Settings
 
@@ -92,7 +92,7 @@ async def test_a_browser_is_asked_for_a_password_while_an_attacker_guesses(flood
 
 
 async def test_each_process_counts_wrong_secrets_separately(settings: Settings) -> None:
-    async with opened(settings) as one, opened(settings) as other:
+    async with running_client(settings) as one, running_client(settings) as other:
         for _ in range(15):
             await one.send("GET", "/", Authorization=WRONG)
         assert (await other.send("GET", "/", Authorization=WRONG)).status == 401

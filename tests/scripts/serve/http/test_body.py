@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scripts.serve.http.body import parse_object
 from scripts.serve.http.limits import HttpLimits
 from scripts.serve.http.responses import HTTPError
-from tests.scripts.serve.conftest import TOKEN, Client, event, opened
+from tests.scripts.serve.conftest import TOKEN, Client, event, running_client
 from worker.config.settings import Settings
 
 VALUES = st.recursive(
@@ -93,7 +93,7 @@ async def test_a_body_is_refused_when_its_length_is_too_large(client: Client) ->
 
 
 async def test_a_body_without_a_length_is_counted_while_it_arrives(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(body_bytes=1_000)) as client:
+    async with running_client(settings, HttpLimits(body_bytes=1_000)) as client:
         raw = b"".join(b"64\r\n" + b" " * 100 + b"\r\n" for _ in range(11)) + b"0\r\n\r\n"
         assert await status_of(client, raw, "Transfer-Encoding: chunked") == 413
 
@@ -114,7 +114,7 @@ async def test_the_content_type_is_ignored(client: Client) -> None:
 
 
 async def test_a_body_is_refused_when_it_does_not_arrive_in_time(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(body_seconds=0.1)) as client:
+    async with running_client(settings, HttpLimits(body_seconds=0.1)) as client:
         assert await status_of(client, b'{"event', "Content-Length: 100") == 408
 
 

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from scripts.serve.http.limits import HttpLimits
 from tests.faults.redis_server import RedisServer
-from tests.scripts.serve.conftest import INTAKE, TOKEN, Client, event, opened, settings_for
+from tests.scripts.serve.conftest import INTAKE, TOKEN, Client, event, running_client, settings_for
 from worker.config.settings import Settings
 
 REQUEST = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -51,7 +51,7 @@ async def read_answer(reader: asyncio.StreamReader) -> None:
 
 @pytest.mark.parametrize("sent", [b"", b"GET", b"GET /livez HTTP/1.1\r\nHost: here\r\n"])
 async def test_a_connection_is_closed_when_headers_do_not_arrive(settings: Settings, sent: bytes) -> None:
-    async with opened(settings, HttpLimits(head_seconds=0.1)) as client:
+    async with running_client(settings, HttpLimits(head_seconds=0.1)) as client:
         async with connected(client) as (reader, writer):
             writer.write(sent)
             assert await read_until_closed(reader) == b""
@@ -59,7 +59,7 @@ async def test_a_connection_is_closed_when_headers_do_not_arrive(settings: Setti
 
 
 async def test_the_next_request_has_its_own_deadline(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with running_client(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await read_answer(reader)
         writer.write(b"GET /li")
@@ -67,7 +67,7 @@ async def test_the_next_request_has_its_own_deadline(settings: Settings) -> None
 
 
 async def test_an_idle_connection_may_last_longer_than_the_deadline_for_headers(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with running_client(settings, HttpLimits(head_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await read_answer(reader)
         with pytest.raises(TimeoutError):
@@ -84,7 +84,10 @@ async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answ
     await server.start()
     bounds = HttpLimits(head_seconds=0.4, redis_seconds=0.4)
     try:
-        async with opened(settings_for(server.url, tmp_path), bounds) as client, connected(client) as (reader, writer):
+        async with (
+            running_client(settings_for(server.url, tmp_path), bounds) as client,
+            connected(client) as (reader, writer),
+        ):
             server.freeze()
             writer.write(f"{head}Expect: 100-continue\r\nContent-Length: {len(body)}\r\n\r\n".encode())
             async with asyncio.timeout(10):
@@ -99,21 +102,21 @@ async def test_the_deadline_of_a_pipelined_request_starts_with_the_previous_answ
 
 
 async def test_an_idle_connection_is_closed_after_its_time(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
+    async with running_client(settings, HttpLimits(idle_seconds=0.4)) as client, connected(client) as (reader, writer):
         writer.write(REQUEST)
         await read_answer(reader)
         assert await read_until_closed(reader) == b""
 
 
 async def test_pipelined_requests_are_all_answered(settings: Settings) -> None:
-    async with opened(settings) as client, connected(client) as (reader, writer):
+    async with running_client(settings) as client, connected(client) as (reader, writer):
         writer.write(REQUEST * 5)
         for _ in range(5):
             await read_answer(reader)
 
 
 async def test_connections_of_one_address_are_limited_until_others_end(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(connections_per_address=2)) as client:
+    async with running_client(settings, HttpLimits(connections_per_address=2)) as client:
         async with connected(client) as (first, writer), connected(client) as (second, other):
             for reader, each in ((first, writer), (second, other)):
                 each.write(f"GET /metrics HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode())
@@ -143,7 +146,7 @@ async def test_malformed_http_is_refused_and_leaves_no_trace(
     settings: Settings, request_: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     with capture_logs() as logged:
-        async with opened(settings) as client, connected(client) as (reader, writer):
+        async with running_client(settings) as client, connected(client) as (reader, writer):
             writer.write(request_)
             received = await read_until_closed(reader)
     assert received.split()[1] == b"400"
@@ -152,7 +155,7 @@ async def test_malformed_http_is_refused_and_leaves_no_trace(
 
 
 async def test_connections_without_a_secret_do_not_block_others(settings: Settings) -> None:
-    async with opened(settings, HttpLimits(connections=30, connections_per_address=10)) as client:
+    async with running_client(settings, HttpLimits(connections=30, connections_per_address=10)) as client:
         host, port = client.url.removeprefix("http://").split(":")
         async with contextlib.AsyncExitStack() as stack:
             for number in range(60):
@@ -167,7 +170,7 @@ async def test_connections_without_a_secret_do_not_block_others(settings: Settin
 
 async def test_a_connection_is_closed_when_the_client_does_not_read_its_answer(settings: Settings) -> None:
     request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
-    async with opened(settings, HttpLimits(answer_seconds=0.2)) as client:
+    async with running_client(settings, HttpLimits(answer_seconds=0.2)) as client:
         host, port = client.url.removeprefix("http://").split(":")
         with socket.socket() as greedy:
             greedy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
@@ -181,7 +184,7 @@ async def test_a_connection_is_closed_when_the_client_does_not_read_its_answer(s
 
 async def test_a_slow_client_gets_its_whole_answer(settings: Settings) -> None:
     request = f"GET /openapi.json HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer {INTAKE}\r\n\r\n".encode()
-    async with opened(settings, HttpLimits(answer_seconds=5)) as client, connected(client) as (reader, writer):
+    async with running_client(settings, HttpLimits(answer_seconds=5)) as client, connected(client) as (reader, writer):
         writer.write(request * 20)
         for _ in range(20):
             await asyncio.sleep(0.02)

@@ -11,7 +11,7 @@ class Connection:
 
     has_ended = False
 
-    def give_way(self) -> None:
+    def close_for_another(self) -> None:
         self.has_ended = True
 
 

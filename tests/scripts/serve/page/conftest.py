@@ -20,13 +20,13 @@ from tests.scripts.serve.conftest import OPERATOR, VIEWER, Client, Response, bas
 HTML = "<img src=x onerror=alert(1)>\"'&"
 
 
-class Person:
+class PageUser:
     """A user who reads the page and presses its buttons without JavaScript."""
 
     def __init__(self, client: Client, pair: str) -> None:
         self._client, self._login = client, basic(pair)
 
-    async def see(self, path: str, **headers: str) -> Response:
+    async def get_page(self, path: str, **headers: str) -> Response:
         return await self._client.send("GET", path, Authorization=self._login, **headers)
 
     async def post(self, path: str, fields: dict[str, str], **headers: str) -> Response:
@@ -34,11 +34,11 @@ class Person:
 
     async def token(self) -> str:
         """Return the token of a form for this user."""
-        return self.fields(await self.see("/page/redrive?cause=service_failed"))["token"]
+        return self.fields(await self.get_page("/page/redrive?cause=service_failed"))["token"]
 
     async def press(self, path: str) -> Response:
         """Submit the confirmation form at an address."""
-        question = await self.see(path)
+        question = await self.get_page(path)
         assert question.status == 200
         return await self.post(path.partition("?")[0], self.fields(question))
 
@@ -49,13 +49,13 @@ class Person:
 
 
 @pytest.fixture
-def operator(client: Client) -> Person:
-    return Person(client, OPERATOR)
+def operator(client: Client) -> PageUser:
+    return PageUser(client, OPERATOR)
 
 
 @pytest.fixture
-def viewer(client: Client) -> Person:
-    return Person(client, VIEWER)
+def viewer(client: Client) -> PageUser:
+    return PageUser(client, VIEWER)
 
 
 async def add_dead_letters(

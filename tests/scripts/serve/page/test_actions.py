@@ -22,8 +22,8 @@ from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunSource, read_run_list, store_run_list
 from tests.archives import eval_ids
 from tests.holds import failed
-from tests.scripts.serve.conftest import OPERATOR, Client, basic, opened, settings_for
-from tests.scripts.serve.page.conftest import HTML, Person, add_dead_letters
+from tests.scripts.serve.conftest import OPERATOR, Client, basic, running_client, settings_for
+from tests.scripts.serve.page.conftest import HTML, PageUser, add_dead_letters
 from tests.scripts.serve.page.test_views import text_of
 
 ACTIONS = (
@@ -34,7 +34,7 @@ ACTIONS = (
 )
 
 
-async def test_resume_ends_one_hold_and_is_logged(operator: Person, redis: Redis) -> None:
+async def test_resume_ends_one_hold_and_is_logged(operator: PageUser, redis: Redis) -> None:
     holds = Holds(redis)
     await holds.place_manual("default", "closing")
     await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "no", OUTAGE_BACKOFF, probe=False)
@@ -46,7 +46,7 @@ async def test_resume_ends_one_hold_and_is_logged(operator: Person, redis: Redis
     assert (line["actor"], line["role"], line["scope"], line["ended"]) == ("operator", "operator", "default", True)
 
 
-async def test_resume_clears_earlier_failures(operator: Person, redis: Redis) -> None:
+async def test_resume_clears_earlier_failures(operator: PageUser, redis: Redis) -> None:
     holds = Holds(redis)
     breaker = CircuitBreaker(redis, "default", holds)
     for _ in range(10):
@@ -57,18 +57,18 @@ async def test_resume_clears_earlier_failures(operator: Person, redis: Redis) ->
     assert await holds.list_all() == []
 
 
-async def test_resume_reports_a_hold_that_has_already_ended(operator: Person, redis: Redis) -> None:
-    assert "It is no longer on hold" in (await operator.see("/page/resume?scope=default")).body.decode()
+async def test_resume_reports_a_hold_that_has_already_ended(operator: PageUser, redis: Redis) -> None:
+    assert "It is no longer on hold" in (await operator.get_page("/page/resume?scope=default")).body.decode()
     answer = await operator.post("/page/resume", {"scope": "default", "token": await _token(operator, redis)})
     assert "It was no longer on hold." in answer.body.decode()
 
 
 @pytest.mark.parametrize("cause", ["service_failed", HTML])
-async def test_redrive_covers_all_dead_letters_of_a_cause(operator: Person, redis: Redis, cause: str) -> None:
+async def test_redrive_covers_all_dead_letters_of_a_cause(operator: PageUser, redis: Redis, cause: str) -> None:
     ids = eval_ids(12)
     await add_dead_letters(redis, ids[:7], cause)
     await add_dead_letters(redis, ids[7:], "bundle_too_large")
-    page = await operator.see("/page/dead-letters")
+    page = await operator.get_page("/page/dead-letters")
     answer = await operator.press(f"/page/redrive?{urlencode({'cause': cause})}")
     assert page.status == 200
     assert "7 redriven" in answer.body.decode()
@@ -78,23 +78,25 @@ async def test_redrive_covers_all_dead_letters_of_a_cause(operator: Person, redi
 
 @pytest.mark.parametrize("verb", ["Drop", "Redrive"])
 async def test_the_confirmation_shows_the_number_of_dead_letters_and_their_cause(
-    operator: Person, redis: Redis, verb: str
+    operator: PageUser, redis: Redis, verb: str
 ) -> None:
     ids = eval_ids(3)
     await add_dead_letters(redis, ids)
-    many = text_of((await operator.see(f"/page/{verb.lower()}?cause=service_failed")).body)
+    many = text_of((await operator.get_page(f"/page/{verb.lower()}?cause=service_failed")).body)
     assert f"{verb} 3 dead letters? Cause: RiskOS failed" in many
-    one = text_of((await operator.see(f"/page/{verb.lower()}?eval_id={ids[1]}")).body)
+    one = text_of((await operator.get_page(f"/page/{verb.lower()}?eval_id={ids[1]}")).body)
     assert f"{verb} 1 dead letter? {ids[1]} Cause: RiskOS failed" in one
 
 
-async def test_the_confirmation_of_a_drop_says_that_objects_in_the_archive_stay(operator: Person, redis: Redis) -> None:
+async def test_the_confirmation_of_a_drop_says_that_objects_in_the_archive_stay(
+    operator: PageUser, redis: Redis
+) -> None:
     await add_dead_letters(redis, eval_ids(2))
-    text = text_of((await operator.see("/page/drop?cause=service_failed")).body)
+    text = text_of((await operator.get_page("/page/drop?cause=service_failed")).body)
     assert "They are not tried again. Their objects in the archive stay." in text
 
 
-async def test_drop_removes_one_dead_letter_and_leaves_the_others(operator: Person, redis: Redis) -> None:
+async def test_drop_removes_one_dead_letter_and_leaves_the_others(operator: PageUser, redis: Redis) -> None:
     ids = eval_ids(3)
     await add_dead_letters(redis, ids)
     with capture_logs() as logged:
@@ -118,7 +120,7 @@ async def test_an_action_stops_when_its_time_is_up(redis: Redis, tmp_path: Path)
 
 
 async def test_an_action_that_fails_midway_is_logged_with_its_progress(
-    operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    operator: PageUser, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await add_dead_letters(redis, eval_ids(1_050))
     drop, calls = DeadLetters.drop, 0
@@ -142,28 +144,28 @@ async def test_an_action_that_fails_midway_is_logged_with_its_progress(
 
 
 @pytest.mark.parametrize("address", ["/page/drop?cause=service_failed", "/page/resume?scope=default"])
-async def test_a_refused_action_is_logged(viewer: Person, address: str) -> None:
+async def test_a_refused_action_is_logged(viewer: PageUser, address: str) -> None:
     with capture_logs() as logged:
-        assert (await viewer.see(address)).status == 403
+        assert (await viewer.get_page(address)).status == 403
     (line,) = (each for each in logged if each["event"] == "access.refused")
     assert (line["actor"], line["role"], line["status"]) == ("viewer", "viewer", 403)
     assert line["route"] == address.partition("?")[0]
 
 
-async def test_the_page_reports_how_many_are_left_after_an_action(operator: Person) -> None:
-    page = (await operator.see("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
+async def test_the_page_reports_how_many_are_left_after_an_action(operator: PageUser) -> None:
+    page = (await operator.get_page("/page/dead-letters?did=redriven&count=1000&left=1500")).body.decode()
     assert "1,000 redriven" in page
     assert "1,500 are left: repeat the action." in page
 
 
-async def test_an_address_can_only_choose_among_fixed_messages(operator: Person) -> None:
-    page = (await operator.see("/?did=<b>send-money</b>&count=<b>1</b>")).body.decode()
+async def test_an_address_can_only_choose_among_fixed_messages(operator: PageUser) -> None:
+    page = (await operator.get_page("/?did=<b>send-money</b>&count=<b>1</b>")).body.decode()
     assert "send-money" not in page
     assert 'class="notice" role="status"' not in page
 
 
 async def test_an_action_redirects_so_that_a_reload_does_not_repeat_it(
-    operator: Person, client: Client, redis: Redis
+    operator: PageUser, client: Client, redis: Redis
 ) -> None:
     await add_dead_letters(redis, eval_ids(1))
     data = urlencode({"cause": "service_failed", "token": await operator.token()})
@@ -174,10 +176,10 @@ async def test_an_action_redirects_so_that_a_reload_does_not_repeat_it(
 
 
 @pytest.mark.parametrize("address", ACTIONS)
-async def test_a_viewer_cannot_run_an_action(viewer: Person, operator: Person, redis: Redis, address: str) -> None:
+async def test_a_viewer_cannot_run_an_action(viewer: PageUser, operator: PageUser, redis: Redis, address: str) -> None:
     await add_dead_letters(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
-    assert (await viewer.see(address)).status == 403
+    assert (await viewer.get_page(address)).status == 403
     path, _, query = address.partition("?")
     fields = dict([query.split("=")]) | {"token": await operator.token()}
     answer = await viewer.post(path, fields)
@@ -192,10 +194,10 @@ async def test_no_action_runs_when_the_page_is_read_only(
 ) -> None:
     await add_dead_letters(redis, eval_ids(1))
     await Holds(redis).place_manual("default", "closing")
-    async with opened(settings_for(redis_url, tmp_path), read_only=True) as client:
-        operator = Person(client, OPERATOR)
+    async with running_client(settings_for(redis_url, tmp_path), read_only=True) as client:
+        operator = PageUser(client, OPERATOR)
         path, _, query = address.partition("?")
-        for answer in (await operator.see(address), await operator.post(path, dict([query.split("=")]))):
+        for answer in (await operator.get_page(address), await operator.post(path, dict([query.split("=")]))):
             assert (answer.status, "--read-only" in answer.body.decode()) == (403, True)
     assert (await Ledger(redis).get_stats()).dead_letters == 1
     assert await Holds(redis).get("default")
@@ -206,18 +208,18 @@ async def test_no_action_runs_when_the_page_is_read_only(
     [(b"", 403), (b"cause=service_failed", 403), (b"\xff", 400), (b"&".join([b"a=b"] * 9), 400)],
 )
 async def test_a_form_without_a_token_or_with_an_invalid_body_is_refused(
-    operator: Person, client: Client, body: bytes, status: int
+    operator: PageUser, client: Client, body: bytes, status: int
 ) -> None:
     login = {"Authorization": operator._login}
     assert (await client.send("POST", "/page/redrive", body, **login)).status == status
 
 
-async def test_a_form_without_a_target_is_refused(operator: Person, redis: Redis) -> None:
+async def test_a_form_without_a_target_is_refused(operator: PageUser, redis: Redis) -> None:
     await add_dead_letters(redis, eval_ids(1))
     token = await operator.token()
     assert (await operator.post("/page/drop", {"token": token})).status == 400
     assert (await operator.post("/page/drop", {"token": token, "eval_id": "<b>"})).status == 400
-    assert (await operator.see("/page/drop")).status == 400
+    assert (await operator.get_page("/page/drop")).status == 400
     assert (await Ledger(redis).get_stats()).dead_letters == 1
 
 
@@ -234,12 +236,12 @@ async def begin_run(redis: Redis, folder: Path, ids: list[str], *, fed: int) -> 
     return bucket
 
 
-async def test_cancel_ends_a_run(operator: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_cancel_ends_a_run(operator: PageUser, redis: Redis, tmp_path: Path) -> None:
     ids = eval_ids(10)
     bucket = await begin_run(redis, tmp_path, ids, fed=4)
     await Ledger(redis).lease(ids[:1], token="a-token")
-    assert "/page/cancel?run=q4" in (await operator.see("/")).body.decode()
-    assert "9 evaluations of run q4" in (await operator.see("/page/cancel?run=q4")).body.decode()
+    assert "/page/cancel?run=q4" in (await operator.get_page("/")).body.decode()
+    assert "9 evaluations of run q4" in (await operator.get_page("/page/cancel?run=q4")).body.decode()
     with capture_logs() as logged:
         answer = await operator.press("/page/cancel?run=q4")
     assert "9 cancelled. 1 in flight finish" in answer.body.decode()
@@ -250,20 +252,20 @@ async def test_cancel_ends_a_run(operator: Person, redis: Redis, tmp_path: Path)
     kept = await read_run_list(bucket, "sandbox", "q4")
     assert kept is not None
     assert (kept.cancelled_by, kept.position) == ("operator", 4)
-    assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=q4")).body.decode()
+    assert "Nothing left to cancel" in (await operator.get_page("/page/cancel?run=q4")).body.decode()
 
 
-async def test_cancel_ends_one_evaluation(operator: Person, redis: Redis) -> None:
+async def test_cancel_ends_one_evaluation(operator: PageUser, redis: Redis) -> None:
     ids = eval_ids(3)
     await Ledger(redis).accept(ids, EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue")))
-    assert f"/page/cancel?eval_id={ids[0]}" in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
+    assert f"/page/cancel?eval_id={ids[0]}" in (await operator.get_page(f"/page/evaluation?id={ids[0]}")).body.decode()
     assert "1 cancelled." in (await operator.press(f"/page/cancel?eval_id={ids[0]}")).body.decode()
     assert (await Ledger(redis).get_stats()).queued[Queue.LIVE] == 2
-    assert "/page/cancel" not in (await operator.see(f"/page/evaluation?id={ids[0]}")).body.decode()
+    assert "/page/cancel" not in (await operator.get_page(f"/page/evaluation?id={ids[0]}")).body.decode()
 
 
 async def test_a_run_is_cancelled_and_a_problem_reported_when_its_list_cannot_record_it(
-    operator: Person, redis: Redis, tmp_path: Path
+    operator: PageUser, redis: Redis, tmp_path: Path
 ) -> None:
     await begin_run(redis, tmp_path, eval_ids(10), fed=4)
     (tmp_path / "archive/runs/sandbox/q4/run.json").write_text("{}")
@@ -273,12 +275,12 @@ async def test_a_run_is_cancelled_and_a_problem_reported_when_its_list_cannot_re
     assert (await Ledger(redis).runs.get_counters("q4")).pending == 0
 
 
-async def test_cancel_refuses_an_unknown_run(operator: Person, redis: Redis) -> None:
-    assert "Nothing left to cancel" in (await operator.see("/page/cancel?run=unknown")).body.decode()
+async def test_cancel_refuses_an_unknown_run(operator: PageUser, redis: Redis) -> None:
+    assert "Nothing left to cancel" in (await operator.get_page("/page/cancel?run=unknown")).body.decode()
     answer = await operator.post("/page/cancel", {"run": "unknown", "token": await _token(operator, redis)})
     assert answer.status == 404
 
 
-async def _token(operator: Person, redis: Redis) -> str:
+async def _token(operator: PageUser, redis: Redis) -> str:
     await add_dead_letters(redis, eval_ids(1))
     return await operator.token()

@@ -11,7 +11,7 @@ from tasks.ledger.rejected_messages import RejectedMessages
 from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tests.archives import eval_ids
 from tests.browser import axe_findings, low_contrasts, open_browser
-from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
+from tests.scripts.serve.conftest import OPERATOR, running_client, settings_for
 from tests.scripts.serve.page.conftest import archive_revisions, fill_redis
 from tests.scripts.serve.page.test_quarantine_view import quarantine
 from tests.scripts.serve.page.test_run_view import begin_run
@@ -33,7 +33,7 @@ async def test_every_page_has_enough_contrast_and_no_axe_violation(
     accounts.write_text('[kyb]\napi_key = "key-of-kyb"\nenvironment = "production"\nrate = 3\n')
     found: list[str] = []
     async with (
-        opened(settings_for(redis_url, tmp_path, accounts=accounts, api_key="key-of-ours")) as client,
+        running_client(settings_for(redis_url, tmp_path, accounts=accounts, api_key="key-of-ours")) as client,
         open_browser() as browser,
     ):
         name, _, password = OPERATOR.partition(":")

@@ -25,14 +25,14 @@ from tasks.storage.encryption import Keyring
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.manifest import read_manifest
 from tests.archives import archive, documents
-from tests.scripts.serve.conftest import OPERATOR, opened, settings_for
-from tests.scripts.serve.page.conftest import Person, archive_revisions
+from tests.scripts.serve.conftest import OPERATOR, running_client, settings_for
+from tests.scripts.serve.page.conftest import PageUser, archive_revisions
 
 SEALING = base64.b64encode(b"k" * 32).decode()
 
 
-async def picture_links(person: Person, eval_id: str) -> list[str]:
-    body = (await person.see(f"/page/evaluation?id={eval_id}&pictures")).body.decode()
+async def picture_links(person: PageUser, eval_id: str) -> list[str]:
+    body = (await person.get_page(f"/page/evaluation?id={eval_id}&pictures")).body.decode()
     return [html.unescape(path) for path in dict.fromkeys(re.findall(r'href="(/page/pictures/[^"]+)"', body))]
 
 
@@ -51,11 +51,11 @@ def replace_fronts(tmp_path: Path, eval_id: str, data: bytes) -> None:
         path.write_bytes(data)
 
 
-async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: Person, archived: str) -> None:
+async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: PageUser, archived: str) -> None:
     paths = await picture_links(operator, archived)
     assert len(paths) == 6, "three current documents and three superseded ones"
     with capture_logs() as logged:
-        answer = await operator.see(paths[0])
+        answer = await operator.get_page(paths[0])
     assert answer.body == documents(archived, 2, 2_000)[0].data
     assert answer.headers["Content-Type"] == "image/jpeg"
     assert answer.headers["Content-Disposition"].startswith('inline; filename="document_front-')
@@ -77,10 +77,10 @@ async def test_an_operator_sees_a_document_and_the_view_is_logged(operator: Pers
 
 
 async def test_a_viewer_sees_no_document_even_with_an_operators_link(
-    operator: Person, viewer: Person, archived: str
+    operator: PageUser, viewer: PageUser, archived: str
 ) -> None:
     path, *_ = await picture_links(operator, archived)
-    assert (await viewer.see(path)).status == 403
+    assert (await viewer.get_page(path)).status == 403
     assert await picture_links(viewer, archived) == []
 
 
@@ -88,22 +88,22 @@ async def test_a_link_works_for_its_operator_only(redis: Redis, redis_url: str, 
     await archive_revisions(tmp_path, eval_id)
     other = "otto:password-of-another-operator"
     settings = settings_for(redis_url, tmp_path, operators=(SecretStr(OPERATOR), SecretStr(other)))
-    async with opened(settings) as client:
-        path, *_ = await picture_links(Person(client, OPERATOR), eval_id)
-        assert (await Person(client, other).see(path)).status == 403
-        assert (await Person(client, OPERATOR).see(path)).status == 200
+    async with running_client(settings) as client:
+        path, *_ = await picture_links(PageUser(client, OPERATOR), eval_id)
+        assert (await PageUser(client, other).get_page(path)).status == 403
+        assert (await PageUser(client, OPERATOR).get_page(path)).status == 200
 
 
 @pytest.mark.parametrize(
     ("pattern", "by"),
     [(r"document_front", "selfie"), (r"until=\d+", "until=9999999999"), (r"by=.", "by=x"), (r"by=\w+", "by=")],
 )
-async def test_a_changed_link_is_refused(operator: Person, archived: str, pattern: str, by: str) -> None:
+async def test_a_changed_link_is_refused(operator: PageUser, archived: str, pattern: str, by: str) -> None:
     path, *_ = await picture_links(operator, archived)
-    assert (await operator.see(re.sub(pattern, by, path))).status == 403
+    assert (await operator.get_page(re.sub(pattern, by, path))).status == 403
 
 
-async def test_a_link_expires(operator: Person, redis: Redis, tmp_path: Path, archived: str) -> None:
+async def test_a_link_expires(operator: PageUser, redis: Redis, tmp_path: Path, archived: str) -> None:
     bucket = LocalBucket(tmp_path / "archive")
     evaluation = Evaluation(archived, "sandbox")
     committed = await read_manifest(bucket, evaluation)
@@ -111,73 +111,73 @@ async def test_a_link_expires(operator: Person, redis: Redis, tmp_path: Path, ar
     caller = Caller("operator", Role.OPERATOR, digest(normalize_secret(OPERATOR)).hex())
     long_ago = DocumentViews(bucket, bucket, PageSigner(redis), "sandbox", now=lambda: 1_700_000_000.0)
     link = await long_ago.link(caller, evaluation, committed.manifest.documents[0])
-    assert (await operator.see(link.path)).status == 410
+    assert (await operator.get_page(link.path)).status == 410
 
 
 @pytest.mark.parametrize(
     "media_type", ["image/svg+xml", "text/html", "application/pdf", "image/tiff", "image/jpeg; charset=x"]
 )
 async def test_a_document_is_a_download_when_a_browser_might_run_it(
-    operator: Person, tmp_path: Path, archived: str, media_type: str
+    operator: PageUser, tmp_path: Path, archived: str, media_type: str
 ) -> None:
     change_document(tmp_path, archived, media_type=media_type)
     path, *_ = await picture_links(operator, archived)
-    answer = await operator.see(path)
+    answer = await operator.get_page(path)
     assert answer.headers["Content-Type"] == "application/octet-stream"
     assert answer.headers["Content-Disposition"].startswith("attachment;")
 
 
 @pytest.mark.parametrize("key", ["receipts/secret.jpg", "sandbox/../secret.jpg", "production/x/selfie/y.jpg"])
 async def test_a_key_of_another_evaluation_is_not_followed(
-    operator: Person, tmp_path: Path, archived: str, key: str
+    operator: PageUser, tmp_path: Path, archived: str, key: str
 ) -> None:
     change_document(tmp_path, archived, key=key)
     path, *_ = await picture_links(operator, archived)
     with capture_logs() as logged:
-        answer = await operator.see(path)
+        answer = await operator.get_page(path)
     assert (answer.status, "not followed" in answer.body.decode()) == (502, True)
     assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
 async def test_a_document_is_not_shown_when_the_manifest_no_longer_lists_it(
-    operator: Person, tmp_path: Path, archived: str
+    operator: PageUser, tmp_path: Path, archived: str
 ) -> None:
     path, *_ = await picture_links(operator, archived)
     change_document(tmp_path, archived, sha256="a" * 64)
-    assert (await operator.see(path)).status == 404
+    assert (await operator.get_page(path)).status == 404
 
 
-async def test_a_missing_document_is_reported(operator: Person, tmp_path: Path, archived: str) -> None:
+async def test_a_missing_document_is_reported(operator: PageUser, tmp_path: Path, archived: str) -> None:
     path, *_ = await picture_links(operator, archived)
     for file in (tmp_path / "archive" / "sandbox" / archived / "document_front").iterdir():
         file.unlink()
-    answer = await operator.see(path)
+    answer = await operator.get_page(path)
     assert (answer.status, "not in the archive" in answer.body.decode()) == (404, True)
 
 
 @pytest.mark.parametrize("other", [b"another picture", b"\xff" * 2_004, b"\xff" * 4_000, b""])
 async def test_a_document_is_not_shown_when_its_bytes_differ_from_the_manifest(
-    operator: Person, tmp_path: Path, archived: str, other: bytes
+    operator: PageUser, tmp_path: Path, archived: str, other: bytes
 ) -> None:
     path, *_ = await picture_links(operator, archived)
     replace_fronts(tmp_path, archived, other)
     with capture_logs() as logged:
-        answer = await operator.see(path)
+        answer = await operator.get_page(path)
     assert (answer.status, "a document differs from the archived one" in answer.body.decode()) == (502, True)
     assert not [line for line in logged if line["event"] == "document.viewed"]
 
 
 async def test_the_connection_is_cut_when_only_the_end_of_a_document_differs(
-    operator: Person, tmp_path: Path, eval_id: str
+    operator: PageUser, tmp_path: Path, eval_id: str
 ) -> None:
     bucket = LocalBucket(tmp_path / "archive")
     members = documents(eval_id, 1, 3 << 20)[:1]
     await archive(bucket, eval_id, Outcome.ARCHIVED, members)
     [path] = await picture_links(operator, eval_id)
-    assert (await operator.see(path)).body == members[0].data
+    assert (await operator.get_page(path)).body == members[0].data
     replace_fronts(tmp_path, eval_id, bytes(members[0].data[:-1]) + bytes([members[0].data[-1] ^ 1]))
     with capture_logs() as logged, pytest.raises(ClientError):
-        await operator.see(path)
+        await operator.get_page(path)
     assert [line["error"] for line in logged if line["event"] == "document.not_shown"] == ["IntegrityError"]
 
 
@@ -189,12 +189,12 @@ async def test_a_sealed_document_is_shown_when_its_key_is_configured(
     members = documents(eval_id, 1, 2_000)
     await archive(PartlySealedBucket(inner, EncryptedBucket(inner, keyring)), eval_id, Outcome.ARCHIVED, members)  # type: ignore[arg-type]
     keys = (SecretStr(f"2026:{SEALING}"),)
-    async with opened(settings_for(redis_url, tmp_path, encryption_keys=keys)) as client:
-        operator = Person(client, OPERATOR)
+    async with running_client(settings_for(redis_url, tmp_path, encryption_keys=keys)) as client:
+        operator = PageUser(client, OPERATOR)
         path, *_ = await picture_links(operator, eval_id)
-        assert (await operator.see(path)).body == members[0].data
-    async with opened(settings_for(redis_url, tmp_path)) as client:
-        answer = await Person(client, OPERATOR).see(path)
+        assert (await operator.get_page(path)).body == members[0].data
+    async with running_client(settings_for(redis_url, tmp_path)) as client:
+        answer = await PageUser(client, OPERATOR).get_page(path)
         assert (answer.status, "2026" in answer.body.decode()) == (503, True)
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from scripts.serve.page.rate_history import RateHistory
 from tasks.resilience.adaptive_rate import RateStatus
-from tests.scripts.serve.page.conftest import Person
+from tests.scripts.serve.page.conftest import PageUser
 
 ANYTHING: Any = None
 
@@ -69,10 +69,10 @@ async def test_the_loop_ends_even_if_a_cancellation_gets_lost() -> None:
         assert await anext(running, "ended") == "ended"
 
 
-async def test_the_chart_needs_no_javascript_and_reports_that_it_is_empty(viewer: Person) -> None:
-    answer = await viewer.see("/page/rate")
+async def test_the_chart_needs_no_javascript_and_reports_that_it_is_empty(viewer: PageUser) -> None:
+    answer = await viewer.get_page("/page/rate")
     assert answer.status == 200
     assert answer.headers["Cache-Control"] == "no-store"
-    first = (await viewer.see("/")).body.decode()
+    first = (await viewer.get_page("/")).body.decode()
     for body in (answer.body.decode(), first):
         assert "this process has just started" in body or ("<svg" in body and "No requests since then." in body)

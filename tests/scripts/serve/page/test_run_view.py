@@ -21,7 +21,7 @@ from tasks.model.outcome import Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunSource, store_run_list
 from tests.archives import archive, eval_ids
-from tests.scripts.serve.page.conftest import HTML, Person, add_dead_letters
+from tests.scripts.serve.page.conftest import HTML, PageUser, add_dead_letters
 from tests.scripts.serve.page.test_views import text_of
 
 
@@ -37,11 +37,11 @@ async def begin_run(redis: Redis, folder: Path, ids: Sequence[str], fed: int) ->
     return bucket
 
 
-async def test_a_run_in_the_overview_links_to_its_view(operator: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_a_run_in_the_overview_links_to_its_view(operator: PageUser, redis: Redis, tmp_path: Path) -> None:
     await begin_run(redis, tmp_path, eval_ids(4), 3)
     for path in ("/", "/page/runs"):
-        assert 'href="/page/run?run=q4"' in (await operator.see(path)).body.decode()
-    answer = await operator.see("/page/run?run=q4")
+        assert 'href="/page/run?run=q4"' in (await operator.get_page(path)).body.decode()
+    answer = await operator.get_page("/page/run?run=q4")
     text = text_of(answer.body)
     assert "0 of 4 evaluations finished; about 0 s left." in text
     assert "Not queued yet 1" in text
@@ -53,12 +53,12 @@ async def test_a_run_in_the_overview_links_to_its_view(operator: Person, redis: 
     assert 'href="/page/report?run=q4"' in answer.body.decode()
 
 
-async def test_the_view_lists_failures_with_their_causes(operator: Person, redis: Redis) -> None:
+async def test_the_view_lists_failures_with_their_causes(operator: PageUser, redis: Redis) -> None:
     ids = eval_ids(6)
     await add_dead_letters(redis, ids[:2], run="q3")
     await add_dead_letters(redis, ids[2:3], "bundle_too_large", run="q3")
     await add_dead_letters(redis, ids[3:], run="another")
-    text = text_of((await operator.see("/page/run?run=q3")).body)
+    text = text_of((await operator.get_page("/page/run?run=q3")).body)
     assert "3 need attention." in text
     assert "RiskOS failed RiskOS answered with 408 or a server error 2" in text
     assert "Bundle too large The bundle is larger than DOCV_MAX_BUNDLE_BYTES 1" in text
@@ -68,7 +68,7 @@ async def test_the_view_lists_failures_with_their_causes(operator: Person, redis
 
 
 async def test_the_view_searches_only_the_newest_dead_letters_of_each_cause(
-    operator: Person, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    operator: PageUser, redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(run_view, "_CHUNK", 2)
     monkeypatch.setattr(run_view, "_MOST_READ", 4)
@@ -78,37 +78,37 @@ async def test_the_view_searches_only_the_newest_dead_letters_of_each_cause(
     await add_dead_letters(redis, ids[2:7], run="another")
     await add_dead_letters(redis, ids[7:8], "forbidden", run="q3")
     await add_dead_letters(redis, ids[8:9], "forbidden", run="small")
-    text = text_of((await operator.see("/page/run?run=q3")).body)
+    text = text_of((await operator.get_page("/page/run?run=q3")).body)
     assert [eval_id in text for eval_id in (ids[0], ids[7])] == [False, True]
     assert "There may be more: only the newest dead letters of each cause were searched." in text
-    assert "There may be more" not in text_of((await operator.see("/page/run?run=small")).body)
+    assert "There may be more" not in text_of((await operator.get_page("/page/run?run=small")).body)
 
 
-async def test_a_viewer_sees_a_run_without_buttons(viewer: Person, redis: Redis) -> None:
+async def test_a_viewer_sees_a_run_without_buttons(viewer: PageUser, redis: Redis) -> None:
     await add_dead_letters(redis, eval_ids(1), run="q3")
-    body = (await viewer.see("/page/run?run=q3")).body.decode()
+    body = (await viewer.get_page("/page/run?run=q3")).body.decode()
     assert "1 needs attention" in body
     assert not any(action in body for action in ("/page/redrive", "/page/drop", "/page/cancel"))
 
 
 async def test_the_view_reports_that_nothing_needs_attention_when_there_are_no_errors(
-    operator: Person, redis: Redis
+    operator: PageUser, redis: Redis
 ) -> None:
     ledger = Ledger(redis)
     await ledger.accept(eval_ids(1), EnqueueOptions(Queue.LIVE, "default", Trigger("run", run="q3")))
     (entry,) = await ledger.lease(eval_ids(1), token="a-token")
     await ledger.complete(entry, Outcome.ARCHIVED)
-    text = text_of((await operator.see("/page/run?run=q3")).body)
+    text = text_of((await operator.get_page("/page/run?run=q3")).body)
     assert "1 of 1 evaluation finished. Nothing needs attention." in text
     assert "What failed Nothing." in text
 
 
-async def test_the_report_of_a_run_is_sent_as_csv(viewer: Person, redis: Redis, tmp_path: Path) -> None:
+async def test_the_report_of_a_run_is_sent_as_csv(viewer: PageUser, redis: Redis, tmp_path: Path) -> None:
     ids = eval_ids(3)
     bucket = await begin_run(redis, tmp_path, ids, 0)
     await archive(bucket, ids[0], Outcome.NOT_FOUND)
     await add_dead_letters(redis, ids[1:2], run="q4")
-    answer = await viewer.see("/page/report?run=q4")
+    answer = await viewer.get_page("/page/report?run=q4")
     assert answer.headers["Content-Disposition"] == 'attachment; filename="q4.csv"'
     rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
     assert [(row["eval_id"], row["outcome"], row["cause"]) for row in rows] == [
@@ -129,24 +129,24 @@ async def test_a_report_is_refused_while_another_is_generated(redis: Redis, tmp_
 
 @pytest.mark.parametrize("path", ["/page/run", "/page/report"])
 @pytest.mark.parametrize("name", ["unknown", "", "..%2F..%2Fx", "%3Cimg%3E"])
-async def test_an_unknown_run_is_answered_with_404(operator: Person, path: str, name: str) -> None:
-    answer = await operator.see(f"{path}?run={name}")
+async def test_an_unknown_run_is_answered_with_404(operator: PageUser, path: str, name: str) -> None:
+    answer = await operator.get_page(f"{path}?run={name}")
     assert answer.status == 404
     assert b"<img" not in answer.body
 
 
 async def test_a_damaged_run_list_is_reported_and_the_rest_is_shown(
-    operator: Person, redis: Redis, tmp_path: Path
+    operator: PageUser, redis: Redis, tmp_path: Path
 ) -> None:
     await begin_run(redis, tmp_path, eval_ids(2), 2)
     (tmp_path / "archive/runs/sandbox/q4/run.json").write_text("{}")
-    text = text_of((await operator.see("/page/run?run=q4")).body)
+    text = text_of((await operator.get_page("/page/run?run=q4")).body)
     assert "the list of run q4 is damaged" in text
     assert "0 of 2 evaluations finished" in text
 
 
-async def test_html_in_the_name_of_a_run_is_escaped(operator: Person, redis: Redis) -> None:
+async def test_html_in_the_name_of_a_run_is_escaped(operator: PageUser, redis: Redis) -> None:
     await add_dead_letters(redis, eval_ids(1), run=HTML)
-    body = (await operator.see("/page/run?run=%3Cimg+src%3Dx+onerror%3Dalert%281%29%3E%22%27%26")).body.decode()
+    body = (await operator.get_page("/page/run?run=%3Cimg+src%3Dx+onerror%3Dalert%281%29%3E%22%27%26")).body.decode()
     assert "&lt;img" in body
     assert "<img" not in body

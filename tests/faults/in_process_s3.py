@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from tests.faults.check import Archive
-from tests.riskos import Server, Wilful, Write, listening
+from tests.riskos import ScriptedS3, Server, Write, serve_requests
 
 _PREFIX = "/archive/kyc/"
 SECRET = "canary-5be1c7a9-secret-of-s3"  # not a real secret
@@ -19,11 +19,11 @@ class OwnS3:
 
     Attributes:
         server: the server with its received requests.
-        wilful: its contents and its state.
+        scripted_s3: its contents and its state.
     """
 
     server: Server
-    wilful: Wilful = field(default_factory=Wilful)
+    scripted_s3: ScriptedS3 = field(default_factory=ScriptedS3)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -38,18 +38,18 @@ class OwnS3:
         }
 
     def keys(self) -> set[str]:
-        return {path.removeprefix(_PREFIX) for path in self.wilful.objects}
+        return {path.removeprefix(_PREFIX) for path in self.scripted_s3.objects}
 
     def read(self, key: str) -> bytes:
-        return self.wilful.objects[_PREFIX + key]
+        return self.scripted_s3.objects[_PREFIX + key]
 
 
 @contextlib.asynccontextmanager
-async def own_s3(*script: Write) -> AsyncIterator[OwnS3]:
+async def in_process_s3(*script: Write) -> AsyncIterator[OwnS3]:
     """Run an S3 with an empty bucket, which treats its first writes as scripted."""
-    wilful = Wilful(*script)
-    async with listening(wilful) as server:
-        yield OwnS3(server, wilful)
+    scripted_s3 = ScriptedS3(*script)
+    async with serve_requests(scripted_s3) as server:
+        yield OwnS3(server, scripted_s3)
 
 
 def find_broken_manifests(archive: Archive) -> list[str]:
