@@ -74,13 +74,9 @@ async def test_an_evaluation_is_archived_once_when_it_is_requested_three_times_a
 
 async def start_with_wrong_clock(cluster: Cluster, seconds: float) -> Worker:
     """Start a worker on a machine whose clock is wrong by this much."""
-    wrong_clock, settings = MovableClock(cluster.folder / "clock"), dict(cluster.settings)
+    wrong_clock = MovableClock(cluster.folder / "clock")
     wrong_clock.move(seconds)
-    cluster.settings |= wrong_clock.environment
-    worker = await cluster.start_worker(new_interpreter=True)
-    cluster.settings = settings
-    await cluster.wait_until_ready(worker)
-    return worker
+    return await cluster.start_worker_with_clock(wrong_clock)
 
 
 @pytest.mark.needs("faketime")

@@ -39,10 +39,8 @@ async def test_evaluations_continue_when_clocks_are_set(
     eval_ids = [eval_id_for(_KINDS[number % len(_KINDS)], number) for number in range(total)]
     async with running_cluster(tmp_path / "stage", redis_clock=clocks["redis"], DOCV_RATE=str(_RATE)) as cluster:
         # At this level, a worker writes a line with the time for each request.
-        cluster.settings |= clocks["workers"].environment | {"DOCV_LOG_LEVEL": "DEBUG"}
-        workers = [await cluster.start_worker(new_interpreter=True) for _ in range(2)]
-        for worker in workers:
-            await cluster.wait_until_ready(worker)
+        cluster.settings = {**cluster.settings, "DOCV_LOG_LEVEL": "DEBUG"}
+        workers = [await cluster.start_worker_with_clock(clocks["workers"]) for _ in range(2)]
         pauses = []
         spare = itertools.count(total)
         for number, (owner, seconds) in enumerate(moves):
@@ -53,7 +51,7 @@ async def test_evaluations_continue_when_clocks_are_set(
             if number % 4 == 2:
                 # No worker extends these leases any more: they must expire although the clock was set.
                 await cluster.kill(workers.pop(0))
-                workers.append(await cluster.start_worker(new_interpreter=True))
+                workers.append(await cluster.start_worker_with_clock(clocks["workers"]))
         if not scale.long:
             await age_queued_evaluations(cluster.client)
         counters = await cluster.wait_until_all_ended("clocks", total, seconds=150)
