@@ -9,27 +9,8 @@ from tests import repository
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "operations.md").read_text("utf-8")
-# The runbooks that alert rules link to.
-RUNBOOKS = {
-    "key-expired",
-    "quota-spent",
-    "redis-lost",
-    "only-refusals",
-    "bucket-refused",
-    "stuck-queue",
-    "dead-letters",
-    "live-lag",
-    "worker-gone",
-    "wrong-secrets",
-    "unreadable-bundles",
-    "refused-evaluations",
-    "alarming-objects",
-    "nightly-checks",
-    "serve-errors",
-    "rejected-messages",
-    "event-loop-lag",
-    "notifications-fail",
-}
+ALERTS = (ROOT / "deploy" / "prometheus" / "alerts.yml").read_text("utf-8")
+RUNBOOKS = set(re.findall(r"operations\.md#([\w-]+)", ALERTS))
 
 
 def test_the_page_shows_every_command_that_an_operator_needs() -> None:

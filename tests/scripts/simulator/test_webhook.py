@@ -13,7 +13,6 @@ from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.webhook import make_event
 from tests.commands import Shell
 
-URL = web.AppKey("url", str)
 DOCUMENTED, NO_STEP = (eval_id_for(each, 1) for each in (Scenario.DOCUMENTED, Scenario.NO_DOCV_STEP))
 
 

@@ -286,6 +286,9 @@ async def test_an_attempt_that_ended_is_not_cancelled_later(ledger: Ledger, leas
         await ledger.complete(job, Outcome.ARCHIVED)
         await leases.renew()
         await asyncio.sleep(0)
+    task = asyncio.current_task()
+    assert task
+    assert task.cancelling() == 0
 
 
 async def test_a_task_is_no_longer_cancelling_after_its_attempt_survived_a_cancellation(ledger: Ledger) -> None:
