@@ -25,7 +25,7 @@ from tasks.model.job import DeadLetter
 from tasks.model.outcome import Outcome
 from tasks.resilience.holds import scope_of_run
 from tasks.storage.bucket import Bucket
-from tasks.storage.run_list import RunList, find_run_list, read_chunk
+from tasks.storage.run_list import RunList, find_run_list, read_chunk, read_run_list
 
 _log = structlog.get_logger("docv.serve")
 _SECONDS = 10.0
@@ -139,11 +139,13 @@ class RunView:
 
     async def _find_list(self, name: str) -> tuple[RunList | None, str]:
         """Return the list of a run, if it has one, and the problem if it cannot be read."""
-        fingerprint = await self.ledger.runs.get_fingerprint(name)
-        if fingerprint is None:
+        if await self.ledger.runs.get_times(name) is None:
             return None, ""
+        fingerprint = await self.ledger.runs.get_fingerprint(name)
         try:
             async with asyncio.timeout(_SECONDS):
+                if fingerprint is None:  # `run` and `enqueue --run` store a list, but feed the run themselves
+                    return await read_run_list(self.bucket, self.environment, name), ""
                 found = await find_run_list(self.bucket, name, fingerprint, self.environment)
         except (StorageError, TimeoutError):
             return None, "the archive does not answer, so the run's list cannot be shown"

@@ -20,7 +20,7 @@ from tasks.model.job import EnqueueOptions, Queue, Trigger
 from tasks.model.outcome import Outcome
 from tasks.storage.local_bucket import LocalBucket
 from tasks.storage.run_list import RunSource, store_run_list
-from tests.archives import archive, eval_ids
+from tests.archives import archive, eval_ids, store_run
 from tests.scripts.serve.page.conftest import HTML, PageUser, add_dead_letters
 from tests.scripts.serve.page.test_views import text_of
 
@@ -116,6 +116,20 @@ async def test_the_report_of_a_run_is_sent_as_csv(viewer: PageUser, redis: Redis
         (ids[1], "failed", "service_failed"),
         (ids[2], "missing", ""),
     ]
+
+
+async def test_the_report_of_a_run_that_was_not_fed_from_its_list_is_sent(
+    viewer: PageUser, redis: Redis, tmp_path: Path
+) -> None:
+    ids = eval_ids(2)
+    bucket, ledger = LocalBucket(tmp_path / "archive"), Ledger(redis)
+    await store_run(bucket, ids, "q5")
+    await ledger.accept(ids, EnqueueOptions(Queue.LIVE, "default", Trigger("enqueue", run="q5")))
+    await archive(bucket, ids[0], Outcome.NOT_FOUND)
+    assert "none, so there is no report" not in text_of((await viewer.get_page("/page/run?run=q5")).body)
+    answer = await viewer.get_page("/page/report?run=q5")
+    rows = list(csv.DictReader(io.StringIO(answer.body.decode())))
+    assert [(row["eval_id"], row["outcome"]) for row in rows] == [(ids[0], "not_found"), (ids[1], "missing")]
 
 
 async def test_a_report_is_refused_while_another_is_generated(redis: Redis, tmp_path: Path) -> None:
