@@ -1,5 +1,6 @@
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from tasks.ledger.worker_registry import WorkerRegistry
 from tasks.model.job import Queue
@@ -144,6 +145,15 @@ async def test_the_service_is_on_hold_for_all_when_the_last_running_worker_is_go
     await workers.one.update()
     assert [hold.scope for hold in await workers.holds.list_all()] == [ARCHIVE]
     assert not workers.one.is_paused
+
+
+async def test_a_pause_and_its_end_are_logged_with_reason_and_duration(workers: Workers) -> None:
+    with capture_logs() as log:
+        await workers.one.begin(*FULL)
+        await workers.succeed("default")
+    paused, resumed = log
+    assert (paused["event"], paused["scope"], paused["note"]) == ("worker.paused", ARCHIVE, FULL[2])
+    assert (resumed["event"], resumed["scope"], resumed["lasted"]) == ("worker.resumed", ARCHIVE, 1.0)
 
 
 async def test_the_record_of_a_paused_worker_expires_when_it_is_gone(workers: Workers, redis: Redis) -> None:
