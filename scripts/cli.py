@@ -97,7 +97,7 @@ _RETENTION = {
     "apply": ("scripts.retention.apply_command:apply", "Dispose of what a plan names and is still due."),
     "check": ("scripts.retention.check_command:check", "Check a schedule, and explain what it decides."),
     "event": ("scripts.retention.event_command:event", "Record events that start clocks of the schedule."),
-    "plan": ("scripts.retention.plan_command:plan", "Show what goes until a day, and what waits."),
+    "plan": ("scripts.retention.plan_command:plan", "Show documents due by a day, and those held back."),
     "status": ("scripts.retention.status_command:status", "Show what is due, what waits, and the last application."),
 }
 

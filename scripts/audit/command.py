@@ -75,7 +75,7 @@ class AuditTotals:
     def sentence(self) -> str:
         """Return the totals in a line."""
         counts = [f"{count:,} {outcome}" for outcome, count in sorted(self.outcomes.items())]
-        damaged = f" ({self.damaged:,} of those have a damaged manifest)" if self.damaged else ""
+        damaged = f" ({self.damaged:,} with a damaged manifest)" if self.damaged else ""
         explained = "".join(self._explain(outcome) for outcome in (Outcome.NO_DOCUMENTS, Outcome.WITHHELD))
         disposed = f", {self.disposed:,} disposed of" if self.disposed else ""
         return (

@@ -84,4 +84,4 @@ def _report(counts: CancelCounts, *, as_json: bool, **facts: object) -> None:
         f"{counts.cancelled} cancelled" + (f"; {counts.in_flight} in flight will finish" if counts.in_flight else "")
     )
     if facts.get("not_waiting"):
-        click.echo(f"{facts['not_waiting']} of the given evaluations were not waiting")
+        click.echo(f"not waiting: {facts['not_waiting']} of the given evaluations")

@@ -19,7 +19,7 @@ _BAD_EVENT = "bad_event"
 
 
 async def check_cause(redis: "Redis", cause: str | None) -> None:
-    """Check that dead letters, refused messages or damaged entries can have this cause.
+    """Check that dead letters, rejected messages or damaged entries can have this cause.
 
     Raises:
         click.BadParameter: they cannot, and none in Redis has it; other versions may know other causes.

@@ -27,7 +27,7 @@ from tasks.model.job import DeadLetter
 from tasks.model.run_name import parse_run
 from worker.config.settings import load_settings
 
-_LETTER, _DAMAGED, _REFUSED = "dead letter", "damaged entry", "refused message"
+_LETTER, _DAMAGED, _REFUSED = "dead letter", "damaged entry", "rejected message"
 _AT_ONCE = 1000
 _SHOWN, _WIDE = 100, 120
 _FIND_EVENT = (
@@ -56,7 +56,7 @@ class DeadLetterFilter:
     account: str | None = None
 
     def matches_rejected(self, refusal: RejectedMessage, now: float) -> bool:
-        """Return whether a refused message matches: it belongs to no evaluation, run or account."""
+        """Return whether a rejected message matches: it belongs to no evaluation, run or account."""
         of_any = not self.eval_ids and self.run is None and self.account is None
         return of_any and self.cause in {None, refusal.cause} and now - refusal.at >= self.older_than
 
@@ -186,7 +186,7 @@ async def _count(redis: "Redis", choice: DeadLetterFilter) -> tuple[dict[str, Co
 
 
 async def _count_others(redis: "Redis", choice: DeadLetterFilter, now: float) -> dict[str, Counter[str]]:
-    """Count the damaged entries and refused messages that match."""
+    """Count the damaged entries and rejected messages that match."""
     counts = defaultdict[str, Counter[str]](Counter)
     async for _ in _damaged(DamagedEntries(redis), choice):
         counts[_DAMAGED][DAMAGED] += 1

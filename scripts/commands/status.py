@@ -174,7 +174,7 @@ def _print(overview: Overview, unread: Sequence[UnreadMessages]) -> None:
     where = "see `docv-archive dead-letters list`"
     states.add_row("dead letters", f"{census.dead_letters:,}", where if census.dead_letters else "")
     if overview.rejected:
-        states.add_row("refused messages", f"{overview.rejected:,}", where)
+        states.add_row("rejected messages", f"{overview.rejected:,}", where)
     if census.damaged:
         states.add_row("damaged entries", f"{census.damaged:,}", where)
     if overview.leftovers:

@@ -88,7 +88,7 @@ class _Erasure:
 @click.option(
     "--when-allowed",
     is_flag=True,
-    help='If a rule with keep = "must" stands against it, erase with the first `retention apply` after its period.',
+    help='If a rule with keep = "must" prevents it, erase with the first `retention apply` after its period.',
 )
 @click.option("--bypass-governance", is_flag=True, help="Also remove objects under a GOVERNANCE retention.")
 @account_option(

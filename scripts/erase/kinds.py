@@ -51,7 +51,8 @@ _TRIES = 3
 _WHOLE_IS_OPEN = "an erasure of the whole evaluation is open, and `erase --pending` completes it"
 _ERASED = "the whole evaluation was erased, see {}"
 _QUARANTINED = (
-    "a bundle of it is in quarantine and may hold such documents: erase the whole evaluation, or see `quarantine list`"
+    "one of its bundles is in quarantine and may hold such documents: "
+    "erase the whole evaluation, or see `quarantine list`"
 )
 _CHANGED = "a worker archived more such documents meanwhile; its receipt stays open, and `erase --pending` completes it"
 _KEEPS_CHANGING = "workers keep changing its manifest; its receipt stays open, and `erase --pending` completes it"
@@ -161,7 +162,7 @@ def _check(manifest: Manifest | None, kinds: Collection[str]) -> None:
 
     Raises:
         UnderLegalHold: such documents, or others with the same bytes, are under a matter.
-        KindsRefused: it was erased, or a bundle of it is in quarantine.
+        KindsRefused: it was erased, or one of its bundles is in quarantine.
     """
     others = [each.kind for each in manifest.documents_of(kinds)] if manifest else []
     check_manifest(manifest, {*kinds, *others})
@@ -182,8 +183,8 @@ def _describe_absence(request: ErasureRequest, here: Presence, elsewhere: Presen
     if elsewhere.is_found and not here.items:
         return describe_elsewhere(elsewhere)
     return (
-        f"the archive has no document of the kind {' or '.join(request.kinds)} of it; --even-if-absent makes sure that "
-        "none is ever archived"
+        f"the archive has none of its documents of the kind {' or '.join(request.kinds)}; "
+        "--even-if-absent makes sure that none is ever archived"
     )
 
 

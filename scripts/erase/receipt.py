@@ -78,7 +78,7 @@ class Receipt(BaseModel):
     remaining: tuple[str, ...] = Field(default=(), description="Places where the bare ID may remain.")
     requested_at: str
     waits_for: tuple[str, ...] = Field(
-        default=(), description="Rules that stood against the request, so that it was deferred."
+        default=(), description="Rules that prevented the erasure, so the request was deferred."
     )
     not_before: date | None = Field(
         default=None, description="Day on which they were going to end, as known at the time of the request."

@@ -82,7 +82,7 @@ def apply(
     --unattended is for a schedule of cron, systemd or Kubernetes. It also completes interrupted applications. It stops
     before it disposes of anything if more evaluations are affected than max_per_run of the schedule allows.
 
-    At the end, requests of `erase --when-allowed` are carried out whose duty to keep documents has ended.
+    At the end, carry out requests of `erase --when-allowed` for which the duty to keep documents has ended.
 
     With DOCV_LOCK_MODE, locks of documents under a duty to keep are extended, too.
 

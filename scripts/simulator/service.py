@@ -114,7 +114,7 @@ class SimulatedAccount:
     async def elsewhere(self, _: web.Request) -> web.StreamResponse:
         """Answer a client that followed a redirect, which a client with a key must not do."""
         self.stats.count_redirect()
-        return web.Response(text="You should not be here.\n")
+        return web.Response(text="Clients must not follow the redirect to this page.\n")
 
     def _refusal(self, request: web.Request, now: float) -> SimulatedResponse | None:
         """Return the answer to a refused request."""

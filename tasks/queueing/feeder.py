@@ -135,7 +135,7 @@ class Feeder:
         fingerprint = await self._ledger.runs.get_fingerprint(name)
         found = await find_run_list(self._bucket, name, fingerprint, self._environment)
         if found is None:
-            raise IntegrityError(f"run {name} has no list in it")
+            raise IntegrityError(f"there is no list of run {name}")
         self._lists[name] = _OpenList(found)
         return self._lists[name]
 

@@ -119,7 +119,7 @@ class AdaptiveRate:
             return await self._holds.place_until_probe(name, reason, _NOTES[reason], KEY_BACKOFF, probe=probe)
         if headers.wait is None and headers.rate and wait <= _SECOND:
             return wait  # the next permit is due only then
-        note = "RiskOS says the quota is spent" if reason is Reason.QUOTA else "RiskOS asks to slow down"
+        note = "RiskOS reports that the quota is spent" if reason is Reason.QUOTA else "RiskOS asks to slow down"
         return await self._holds.place_for(name, reason, note, wait)
 
     def _spent(self, headers: RateLimitHeaders) -> tuple[Reason, float] | None:
@@ -136,7 +136,7 @@ class AdaptiveRate:
     async def _hold_for_spent(self, reason: Reason, wait: float) -> float:
         if reason is Reason.QUOTA:
             await self._call("quota_spent", round(wait * 1000))
-        return await self._holds.place_for(self._account, reason, "RiskOS says none is left", wait)
+        return await self._holds.place_for(self._account, reason, "RiskOS reports that no requests are left", wait)
 
     def _is_day_spent(self, headers: RateLimitHeaders) -> bool:
         day = headers.day

@@ -133,7 +133,7 @@ local function check_holds()
   return nil, is_probe
 end
 
--- Return the requests that the day allows, nil if unlimited, how many of them RiskOS says are left, nil if unknown, and
+-- Return the requests that the day allows, nil if unlimited, how many of them RiskOS reports as left, nil if unknown, and
 -- when a request may find out whether a spent day is over.
 local function day_of_headers(quota, leave)
   local limit, left, seen_at, look_at = unpack(redis.call('HMGET', KEYS[3], 'limit', 'left', 'seen_at', 'look_at'))
@@ -158,7 +158,7 @@ end
 -- Return the part of a quota that a queue may use.
 local function part_of(quota, reserve) return quota - math.floor(quota * reserve + 0.5) end
 
--- Return the 'held' answer if the queue has spent its part of the quota, by our count or by what RiskOS says is left;
+-- Return the 'held' answer if the queue has spent its part of the quota, by our count or by what RiskOS reports as left;
 -- otherwise nil and the first two results of day_of_headers.
 local function check_quota(quota, reserve, leave)
   local allowed, left, look_at = day_of_headers(quota, leave)

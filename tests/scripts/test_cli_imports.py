@@ -30,7 +30,7 @@ STARTS = [
     (("--help",), 0, "Usage: ", set()),
     (("audit", "ids.txt"), 1, f"\n{ID},missing,", ARCHIVE | {"sqlite3"}),
     (("backfill", "ids.txt", "--dry-run"), 0, "not archived yet    1 ", QUEUE | {"obstore"}),
-    (("cancel", ID), 0, "0 cancelled\n1 of the given evaluations were not waiting\n", LEDGER | {"obstore"}),
+    (("cancel", ID), 0, "0 cancelled\nnot waiting: 1 of the given evaluations\n", LEDGER | {"obstore"}),
     (("dead-letters", "list"), 0, "there are no such dead letters\n", LEDGER | {"rich"}),
     (("demo", "--to", "ids.txt"), 2, "ids.txt", QUEUE | {"obstore"}),
     (("doctor",), 3, "fine     settings ", LEDGER | {"aiohttp", "rich", "structlog"}),

@@ -121,7 +121,7 @@ def _default_retention(settings: Settings, bucket: str) -> str | None:
             return None
         why = explain_boto_error(error, "s3:GetBucketObjectLockConfiguration")
         raise ServiceUnavailable(
-            f"DOCV_RESTRICTED=archive: the bucket does not tell its default retention: {why}"
+            f"DOCV_RESTRICTED=archive: the bucket does not report its default retention: {why}"
         ) from None
     except BotoCoreError as error:
         raise ServiceUnavailable(str(explain_boto_error(error, ""))) from None

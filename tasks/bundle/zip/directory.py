@@ -334,7 +334,7 @@ def _zip64_field(extra: bytes) -> bytes | None:
     found = None
     for tag, content in _extra_fields(extra):
         if content is None or (tag == _ZIP64_EXTRA and found is not None):
-            raise BadZip("bad_zip64", "its extra fields are damaged, or two of them say Zip64")
+            raise BadZip("bad_zip64", "its extra fields are damaged, or two of them are for Zip64")
         if tag == _ZIP64_EXTRA:
             found = content
     return found

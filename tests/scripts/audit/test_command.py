@@ -148,7 +148,7 @@ async def test_audit_fails_when_a_manifest_is_damaged_or_a_line_is_bad(shell: Sh
     (shell.folder / "archive" / "sandbox" / IDS[0] / "manifest.json").write_text("{")
     damaged = await shell.run("audit", "ids.txt", "--json")
     assert (damaged.code, json.loads(damaged.out)["cause"]) == (1, "alarming_object")
-    assert "1 of those have a damaged manifest" in damaged.err
+    assert "1 with a damaged manifest" in damaged.err
 
 
 async def test_an_erased_evaluation_does_not_fail_the_audit(shell: Shell) -> None:

@@ -143,7 +143,7 @@ async def test_evaluations_are_cancelled_by_their_ids(shell: Shell, redis: Redis
     await shell.run("enqueue", *IDS[:3], "--run", "other")
     (shell.folder / "wrong.txt").write_text("\n".join([*IDS[1:3], IDS[9], "nonsense"]) + "\n")
     finished = await shell.run("cancel", "wrong.txt")
-    assert (finished.code, finished.out) == (1, "2 cancelled\n1 of the given evaluations were not waiting\n")
+    assert (finished.code, finished.out) == (1, "2 cancelled\nnot waiting: 1 of the given evaluations\n")
     assert "nonsense" in finished.err
     one = await shell.run("cancel", IDS[0], "--json")
     assert (one.code, json.loads(one.out)) == (0, {"cancelled": 1, "in_flight": 0, "not_waiting": 0})

@@ -225,7 +225,7 @@ async def test_a_dropped_dead_letter_is_removed_and_its_run_still_counts_the_fai
 @pytest.mark.parametrize(
     ("arguments", "question"),
     [
-        ((), "Drop 3 dead letters (1 bundle_too_large, 1 service_failed, 1 unexpected_answer) and 1 refused message"),
+        ((), "Drop 3 dead letters (1 bundle_too_large, 1 service_failed, 1 unexpected_answer) and 1 rejected message"),
         (("--cause", "service_failed"), "Drop 1 dead letter (1 service_failed)?"),
         ((FAILED, PAGE), "Drop 2 dead letters (1 service_failed, 1 unexpected_answer)?"),
     ],
@@ -270,7 +270,7 @@ async def test_redrive_reports_rejected_messages_as_not_redriven(dead_letters: D
     await RejectedMessages(redis).add(cause="bad_message", why="it is not JSON", source="live")
     finished = await dead_letters.run("redrive", "--cause", "bad_message")
     assert (finished.code, finished.out) == (0, "0 redriven\n")
-    assert "not redriven: 1 refused message (1 bad_message)" in finished.err
+    assert "not redriven: 1 rejected message (1 bad_message)" in finished.err
 
 
 # Invalid arguments

@@ -120,7 +120,7 @@ async def test_workers_and_rejected_messages_are_counted(shell: Shell, redis: Re
     output = (await shell.run("status")).out
     assert re.search(r"queue live +0 +1 worker *\n", output)
     assert "no workers, the oldest for" in output
-    assert "refused messages" in output
+    assert "rejected messages" in output
 
 
 async def test_messages_that_no_worker_reads_are_reported(shell: Shell, redis: Redis) -> None:

@@ -235,7 +235,7 @@ async def test_an_invalid_message_is_kept_as_a_rejected_message_and_the_worker_c
     }
     assert secret not in listed.out
     table = await shell.run("dead-letters", "list", "--cause", "bad_message")
-    assert "12 refused messages" in table.out
+    assert "12 rejected messages" in table.out
     dropped = await shell.run("dead-letters", "drop", "--yes")
     assert "13 dropped" in dropped.out
     assert await redis.xlen("docv:refusals") == 0

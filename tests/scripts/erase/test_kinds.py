@@ -291,7 +291,7 @@ async def test_a_kind_without_documents_is_not_found(kept: KindArchive, dry_run:
     before = await kept.manifest()
     result = await kept.erase(replace(SELFIES, kinds=("attachment",)), dry_run=dry_run)
     assert isinstance(result, WouldErase if dry_run else NotFound)
-    assert (result.why or "").startswith("the archive has no document of the kind attachment of it; --even-if-absent")
+    assert (result.why or "").startswith("the archive has none of its documents of the kind attachment; --even")
     assert (await kept.manifest(), await kept.receipts()) == (before, [])
 
 
@@ -343,7 +343,7 @@ async def test_an_erasure_of_a_kind_is_refused_with_a_bundle_in_quarantine(kept:
         await kept.bucket.create(kept.evaluation.quarantine_key("a" * 64), b"x", _LABELS)
     result = await kept.erase()
     assert isinstance(result, ErasureRefused)
-    assert result.why.startswith("a bundle of it is in quarantine and may hold such documents")
+    assert result.why.startswith("one of its bundles is in quarantine and may hold such documents")
     assert (len(await kept.kinds()), await kept.receipts()) == (3, [])
 
 

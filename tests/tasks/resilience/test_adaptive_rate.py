@@ -354,7 +354,7 @@ async def test_no_request_is_sent_until_a_spent_window_ends(
 ) -> None:
     assert await subject.rate.on_headers(headers, 0.0, 0.0) == wait
     hold = await only_hold(holds)
-    assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS says none is left")
+    assert (hold.reason, hold.needs_probe, hold.note) == ("429", False, "RiskOS reports that no requests are left")
 
 
 @pytest.mark.parametrize("seconds", [None, DAY])
