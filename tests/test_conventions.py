@@ -186,21 +186,17 @@ def size_exceptions_are_needed(root: Path) -> list[str]:
 
 
 @rule(
-    {"tasks/a.py": "def walk():\n" + "    step()\n" * 40, "tasks/b.py": "def step():\n    walk()\n"},
-    [
-        "the median function has 21.5 lines, at most 10",
-        "50% of the functions are shorter than 35 lines, at least 90%",
-    ],
+    {"tasks/a.py": "def walk():\n" + "    step()\n" * 50, "tasks/b.py": "def step():\n    walk()\n"},
+    ["tasks/a.py:1: walk has 51 lines, at most 50", "the median function has 26.5 lines, expected 5 to 12"],
 )
 def functions_are_short(root: Path) -> list[str]:
-    lengths = [
-        node.end_lineno - node.lineno + 1 for _, node in repository.nodes(root, ast.FunctionDef, ast.AsyncFunctionDef)
-    ]
-    median, short = statistics.median(lengths), sum(length < 35 for length in lengths) / len(lengths)
-    findings = [f"the median function has {median} lines, at most 10"] if median > 10 else []
-    if short < 0.9:
-        findings.append(f"{short:.0%} of the functions are shorter than 35 lines, at least 90%")
-    return findings
+    lengths = {
+        f"{path}:{node.lineno}: {node.name}": node.end_lineno - node.lineno + 1
+        for path, node in repository.nodes(root, ast.FunctionDef, ast.AsyncFunctionDef)
+    }
+    findings = [f"{name} has {lines} lines, at most 50" for name, lines in lengths.items() if lines > 50]
+    median = statistics.median(lengths.values())
+    return findings if 5 <= median <= 12 else [*findings, f"the median function has {median} lines, expected 5 to 12"]
 
 
 # Texts

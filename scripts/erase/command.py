@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -139,15 +139,26 @@ def erase(
         pending = pending and (settings.environment,)
     ids = ParsedIds() if pending else read_ids_with_run(sources, run, settings)
     if needs_answer:
-        evaluations = format_count(len(ids.eval_ids), "evaluation")
-        what = f"documents of the kind {' and '.join(kinds)}" if kinds else "documents, manifests"
-        click.confirm(
-            f"{evaluations} in {settings.archive_url} ({settings.environment}): {what} and all their versions are "
-            "removed for good. Continue?",
-            abort=True,
-            err=True,
-        )
-    request = ErasureRequest(
+        _confirm(len(ids.eval_ids), kinds, settings)
+    request = _make_request(reason, by, kinds, flags)
+    code = interruptible(lambda: _run(ids.eval_ids, request, settings, accounts, pending, as_json=as_json, **flags))
+    return NOT_ALL if code == OK and ids.bad else code
+
+
+def _confirm(count: int, kinds: Sequence[str], settings: Settings) -> None:
+    what = f"documents of the kind {' and '.join(kinds)}" if kinds else "documents, manifests"
+    click.confirm(
+        f"{format_count(count, 'evaluation')} in {settings.archive_url} ({settings.environment}): {what} and all their "
+        "versions are removed for good. Continue?",
+        abort=True,
+        err=True,
+    )
+
+
+def _make_request(
+    reason: str | None, by: str | None, kinds: Sequence[str], flags: Mapping[str, bool]
+) -> ErasureRequest:
+    return ErasureRequest(
         check_line(reason, "--reason") if reason is not None else "",
         operator_name(by),
         socket.gethostname(),
@@ -156,8 +167,6 @@ def erase(
         when_allowed=flags["when_allowed"],
         kinds=tuple(sorted(set(kinds))),
     )
-    code = interruptible(lambda: _run(ids.eval_ids, request, settings, accounts, pending, as_json=as_json, **flags))
-    return NOT_ALL if code == OK and ids.bad else code
 
 
 def _check_usage(

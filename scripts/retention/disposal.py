@@ -140,13 +140,8 @@ class Disposer:
             held_back[DocumentState.HOLD] += sum(
                 each.document.sha256 not in ours and manifest.is_held(each.document.kind) for each in due
             )
-            await self._remove(
-                [
-                    item
-                    for item in items
-                    if item not in locks and _hash_in(item.key) in ours and not manifest.is_held(_kind_in(item.key))
-                ]
-            )
+            listed_items = [item for item in items if item not in locks and _hash_in(item.key) in ours]
+            await self._remove([item for item in listed_items if not manifest.is_held(_kind_in(item.key))])
         return Disposal([each for each in due if each.document.sha256 in ours], held_back, bool(ours))
 
     async def sweep(self, planned: PlannedEvaluation, part: int, is_idle: IsIdle) -> SweptEvaluation:

@@ -82,11 +82,7 @@ def make_consumer_parts(
     queues: Collection[Queue] = tuple(Queue),
     schedule: Schedule | None = None,
 ) -> ConsumerParts:
-    """Return the parts for the settings, the accounts and the open resources of a process.
-
-    Args:
-        schedule: the retention schedule, or None.
-    """
+    """Return the parts for the settings, the accounts and the open resources of a process."""
     redis, name = resources.redis, make_worker_name(os.getpid())
     ledger, leftovers = _make_ledger(settings, redis), Leftovers(redis)
     leases, workers, holds = LeaseKeeper(ledger), WorkerRegistry(redis), Holds(redis)

@@ -86,10 +86,7 @@ async def select_documents(
         for each in documents
     ]
     today = policy.today()
-    # A legal hold suspends the schedule. Bytes with several names and kinds are kept as long as one rule keeps them.
-    kept = {each.sha256 for each in record.documents}
-    kept |= {each.sha256 for each, decision in decided if record.is_held(each.kind) or not decision.is_due(today)}
-    kept |= await _find_stored(bucket, evaluation, [each for each in documents if each.sha256 not in kept])
+    kept = await _find_kept(bucket, evaluation, decided, record, today)
     locks, due = dict[str, date](), dict[str, DisposedRecord]()
     for each, decision in decided:
         key = evaluation.document_key(each.kind, each.sha256, each.extension)
@@ -113,6 +110,18 @@ def _find_erased(
         if each.kind in kinds and each.sha256 not in held
     }
     return tuple(kinds[each.kind].list_disposed(each, key, now) for key, each in keys.items())
+
+
+async def _find_kept(
+    bucket: Bucket, evaluation: Evaluation, decided: Sequence[tuple[Document, Decision]], record: Manifest, today: date
+) -> set[str]:
+    """Return the hashes of documents that are not due, are under a legal hold, or are in the archive already.
+
+    Bytes with several names and kinds are kept as long as one rule keeps them.
+    """
+    kept = {each.sha256 for each in record.documents}
+    kept |= {each.sha256 for each, decision in decided if record.is_held(each.kind) or not decision.is_due(today)}
+    return kept | await _find_stored(bucket, evaluation, [each for each, _ in decided if each.sha256 not in kept])
 
 
 async def _find_stored(bucket: Bucket, evaluation: Evaluation, documents: Sequence[Document]) -> set[str]:
