@@ -36,7 +36,7 @@ test: venv       ## run all tests, in two processes more than there are cores, s
 
 faults: venv     ## inject faults for some hours, and print the results
 	@$(BIN)/pytest --faults=long tests/faults tests/scripts/test_cli_misconfigurations.py tests/scripts/quarantine/test_retry_command.py
-	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/ledger/test_ledger_laws.py
+	@HYPOTHESIS_PROFILE=thorough $(BIN)/pytest tests/tasks/ledger/test_ledger_invariants.py
 
 fuzz: venv       ## read damaged bundles for ten minutes; new answers join tests/corpus
 	@$(BIN)/python -m tests.fuzzing --seconds 600 --keep

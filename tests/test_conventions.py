@@ -98,7 +98,7 @@ def class_names_are_unique(root: Path) -> list[str]:
 @rule(
     {
         "tasks/ledger/ledger.py": "",
-        "tests/tasks/ledger/test_ledger_laws.py": "",
+        "tests/tasks/ledger/test_ledger_invariants.py": "",
         "tests/tasks/test_ledger.py": "",
         "tests/tasks/test_queue.py": "",
         "tests/faults/stage/test_killed.py": "",
@@ -106,7 +106,7 @@ def class_names_are_unique(root: Path) -> list[str]:
     ["tests/tasks/test_queue.py: no such module in tasks"],
 )
 def every_test_has_its_module(root: Path) -> list[str]:
-    """`test_ledger.py` and `test_ledger_laws.py` both test `ledger`; tests of all modules together are in `faults`."""
+    """`test_ledger.py` and `test_ledger_invariants.py` test `ledger`; tests of all modules together are in `faults`."""
     findings = []
     for path in sorted(root.glob("tests/*/**/test_*.py")):
         words = path.stem.removeprefix("test_").split("_")

@@ -1,6 +1,6 @@
-"""The ledger keeps its laws after any sequence of actions of workers, producers and operators, and of failures.
+"""The ledger keeps its invariants after any sequence of actions of workers, producers and operators, and of failures.
 
-A real ledger in a real Redis is compared with a model of plain dicts after every action, and the laws are checked.
+After every action, a ledger in a real Redis is compared with a model of plain dicts, and its invariants are checked.
 ``HYPOTHESIS_PROFILE=thorough`` runs ten thousand sequences instead of forty.
 
 Leases run out, waits end and messages are lost by changing a score in Redis. With a short lease, the speed of the
@@ -648,10 +648,10 @@ class LedgerMachine(RuleBasedStateMachine):
         else:
             del self.known[eval_id]
 
-    # -- the laws
+    # -- the invariants
 
     @invariant()
-    def the_laws_hold(self) -> None:
+    def the_invariants_hold(self) -> None:
         read = self.do(self._read())
         self._nothing_accepted_is_lost_and_each_evaluation_is_in_one_state(read)
         self._dead_letters_are_those_of_the_model(read)
@@ -719,7 +719,9 @@ def client(loop: asyncio.AbstractEventLoop, redis_url: str) -> Iterator[Redis]:
 
 
 @pytest.mark.timeout(7200 if SEQUENCES > 1000 else 120)
-def test_the_ledger_keeps_its_laws_after_any_sequence_of_events(loop: asyncio.AbstractEventLoop, client: Redis) -> None:
+def test_the_ledger_keeps_its_invariants_after_any_sequence_of_events(
+    loop: asyncio.AbstractEventLoop, client: Redis
+) -> None:
     run_state_machine_as_test(
         lambda: LedgerMachine(loop, client),
         settings=settings(
