@@ -28,6 +28,7 @@ from tasks.resilience.retry import (
     CAUSES,
     AwaitHold,
     DeadLetterNow,
+    Release,
     RetryLater,
     RetryPolicy,
     cause_of,
@@ -102,6 +103,13 @@ def test_decide_charges_no_attempt_when_the_account_or_the_archive_has_to_wait(e
 @pytest.mark.parametrize("error", RETRYABLE, ids=lambda error: type(error).__name__)
 def test_decide_charges_no_attempt_during_an_outage(error: Exception) -> None:
     assert decide(error, after(attempts=3), POLICY, Fault.SERVICE) == AwaitHold()
+
+
+def test_decide_releases_an_evaluation_that_a_fault_of_this_machine_stopped() -> None:
+    assert (
+        decide(StorageError("create", "disk full", Fault.MACHINE), after(attempts=3), POLICY, Fault.MACHINE)
+        == Release()
+    )
 
 
 @pytest.mark.parametrize("error", [BundleTooLarge(1024), IntegrityError("another size"), WorkersLost(4)])
