@@ -23,9 +23,9 @@ INVALID = [
 def spans() -> Iterator[InMemorySpanExporter]:
     provider, exporter = TracerProvider(), InMemorySpanExporter()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
-    tracing.use(provider.get_tracer("test"))
+    tracing.set_tracer(provider.get_tracer("test"))
     yield exporter
-    tracing.use(None)
+    tracing.set_tracer(None)
     provider.shutdown()
 
 

@@ -162,7 +162,7 @@ def audit(
         raise click.UsageError("an inventory has no manifests: leave out --inventory, --gone-at-source or --restricted")
     known = load_accounts(load_settings()).select(account)
     settings = known.settings
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     write = choose_writer(EvaluationRow.names(), as_json=as_json, excel=excel)
     with leave_no_folders(settings), read_id_list(source, column, settings) as listed:
         rows = _audit_inventory(inventory, listed, settings) if inventory else _audit_archive(listed, settings)

@@ -69,7 +69,7 @@ def enqueue(
     settings = load_settings()
     known = load_accounts(settings).select(account)
     settings.need_redis_url()
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     trigger = Trigger("enqueue", run=None if run is None else parse_run(run))
     ids = read_ids(sources, settings)
     delay = settings.settle_seconds if settle else 0.0

@@ -192,7 +192,7 @@ def _run(
     **flags: bool,
 ) -> int:
     printer = Printer(as_json=as_json)
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     with contextlib.ExitStack() as stack:
         seconds = settings.lease_seconds + settings.put_seconds
         # A worker that uses the embedded Redis holds a file lock while it runs.

@@ -129,7 +129,7 @@ class Copier:
         gone = {each.key for each in disposed}
         names = UniqueNames((_MANIFEST, NAME))
         wanted = [
-            (number, names.give(document.name, document.media_type, extension_of(document)), document)
+            (number, names.allocate(document.name, document.media_type, extension_of(document)), document)
             for number, document in self.selection.select(manifest)
             if document.key not in gone
         ]

@@ -32,7 +32,7 @@ class UniqueNames:
         self._files = set(map(_folded, taken))
         self._folders: set[str] = set()
 
-    def give(self, name: str, media_type: str, extension: str) -> str:
+    def allocate(self, name: str, media_type: str, extension: str) -> str:
         """Return a safe path for a document, relative and with ``/`` between its parts.
 
         Args:

@@ -52,8 +52,8 @@ def _refusal(client: Any, bucket: str, key: str, error: Any) -> Exception:
         return BadSource(f"there is no such {'object in the bucket' if _is_there(client, bucket) else 'bucket'}")
     try:
         client.get_object(Bucket=bucket, Key=key, Range="bytes=0-0")
-    except client.exceptions.ClientError as told:
-        error = told
+    except client.exceptions.ClientError as refusal:
+        error = refusal
     problem = explain_boto_error(error, _RIGHTS)
     return ServiceUnavailable(str(problem)) if problem.unreachable else BadSource(str(problem))
 

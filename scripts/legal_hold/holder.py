@@ -96,8 +96,8 @@ class Holder:
             StorageError: the archive fails.
         """
         try:
-            manifest = await self._name(evaluation)
-            _, versions = await self._settle(evaluation, manifest, otherwise=None)
+            manifest = await self._add_to_manifest(evaluation)
+            _, versions = await self._apply_s3_holds(evaluation, manifest, otherwise=None)
         except (HoldRefused, IntegrityError, ManifestChanged) as error:
             return HoldResult(evaluation, str(error))
         return HoldResult(evaluation, None, manifest.matters, len(manifest.documents), versions)
@@ -111,7 +111,7 @@ class Holder:
         """
         try:
             released = await amend(self.bucket, evaluation, self._remove, self.tags)
-            manifest, versions = await self._settle(evaluation, released, otherwise="OFF")
+            manifest, versions = await self._apply_s3_holds(evaluation, released, otherwise="OFF")
         except (IntegrityError, ManifestChanged) as error:
             return HoldResult(evaluation, str(error))
         documents = len(manifest.documents) if manifest else 0
@@ -139,7 +139,7 @@ class Holder:
         limits = _without(manifest.matter_kinds, self.matter)
         return manifest.model_copy(update={"matters": others, "matter_kinds": limits})
 
-    async def _name(self, evaluation: Evaluation) -> Manifest:
+    async def _add_to_manifest(self, evaluation: Evaluation) -> Manifest:
         """Add the matter to the manifest; return the manifest."""
         for _ in range(_TRIES):
             manifest = await amend(self.bucket, evaluation, self._add, self.tags)
@@ -152,7 +152,7 @@ class Holder:
             await write_tombstone(self.bucket, evaluation, "legal_hold", self.tags, self._add)
         raise ManifestChanged
 
-    async def _settle(
+    async def _apply_s3_holds(
         self, evaluation: Evaluation, manifest: Manifest | None, *, otherwise: str | None
     ) -> tuple[Manifest | None, int]:
         """Set or end S3's legal hold as the manifest says, even if another command changes the manifest meanwhile.

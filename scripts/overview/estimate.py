@@ -39,8 +39,8 @@ def estimate_requests(
     share = rate * settings.backfill_share
     is_measured = measured is not None and 0 < measured < share
     speed = measured if measured and is_measured else share
-    a_day = settings.quota * (1 - settings.live_reserve) if settings.quota else None
+    per_day = settings.quota * (1 - settings.live_reserve) if settings.quota else None
     seconds = requests / speed
-    if a_day and requests > a_day:
-        seconds = max(seconds, requests / a_day * 86_400)
-    return Estimate(requests, speed, a_day, max(seconds, last_due), is_measured)
+    if per_day and requests > per_day:
+        seconds = max(seconds, requests / per_day * 86_400)
+    return Estimate(requests, speed, per_day, max(seconds, last_due), is_measured)

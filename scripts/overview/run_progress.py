@@ -19,26 +19,27 @@ class _PlainLines:
         self._name, self._done, self._printed_at = name, -1, 0.0
         self._console = Console(stderr=True, soft_wrap=True, highlight=False)
 
-    def update(self, seen: RunSnapshot) -> None:
+    def update(self, snapshot: RunSnapshot) -> None:
         now = time.monotonic()
-        wait = _IDLE_SECONDS if seen.done == self._done else _PLAIN_SECONDS
-        if self._done < 0 or now >= self._printed_at + wait or not seen.counters.pending:
-            self._done, self._printed_at = seen.done, now
-            self._console.print(f"{self._name}: {seen.done} of {seen.counters.total}: {seen.sentence()}", markup=False)
+        wait = _IDLE_SECONDS if snapshot.done == self._done else _PLAIN_SECONDS
+        if self._done < 0 or now >= self._printed_at + wait or not snapshot.counters.pending:
+            self._done, self._printed_at = snapshot.done, now
+            position = f"{snapshot.done} of {snapshot.counters.total}"
+            self._console.print(f"{self._name}: {position}: {snapshot.sentence()}", markup=False)
 
 
 class _LiveBar:
     def __init__(self, bar: Bar, total: int) -> None:
         self._bar = bar
-        self._task = bar.add_task("archiving", total=total, said="")
+        self._task = bar.add_task("archiving", total=total, sentence="")
 
-    def update(self, seen: RunSnapshot) -> None:
+    def update(self, snapshot: RunSnapshot) -> None:
         # The sentence may be long. It is cut, so that the bar and the numbers fit.
         room = max(0, self._bar.console.width - _BAR_AND_FIGURES)
-        said = seen.sentence()
-        if len(said) > room:
-            said = said[: room - 1] + "…"
-        self._bar.update(self._task, completed=seen.done, total=seen.counters.total, said=said)
+        sentence = snapshot.sentence()
+        if len(sentence) > room:
+            sentence = sentence[: room - 1] + "…"
+        self._bar.update(self._task, completed=snapshot.done, total=snapshot.counters.total, sentence=sentence)
 
 
 @contextmanager
@@ -53,7 +54,7 @@ def open_progress(name: str, total: int) -> Iterator[_PlainLines | _LiveBar]:
         BarColumn(bar_width=24),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[said]}"),
+        TextColumn("{task.fields[sentence]}"),
     )
     with Bar(*columns, console=console, transient=True) as bar:
         yield _LiveBar(bar, total)

@@ -61,15 +61,15 @@ def report(
         names = [*EvaluationRow.names(), *(cells.names if cells else ())]
         write = choose_writer(names, as_json=as_json, excel=excel)
         here = stack.enter_context(find_redis(settings))
-        told = asyncio.run(_write_report(here, run_name, _nothing if html else write, cells))
-        if told is None:
+        written = asyncio.run(_write_report(here, run_name, _nothing if html else write, cells))
+        if written is None:
             click.echo(
                 f"docv-archive: the archive has no list of run {name}. `run`, `backfill` and `enqueue --run` keep one, "
                 f"runs named over HTTP or Celery have none. `docv-archive status {name}` has its counters",
                 err=True,
             )
             return USAGE
-        run, totals = told
+        run, totals = written
         if html:
             _write_page(html, render_page(run, totals, utc_now(), cells))
     where = f"{html}: " if html else ""

@@ -129,7 +129,7 @@ def load_survey(account: str | None) -> Survey:
         SettingsError: a setting, an account or the schedule is not valid.
     """
     settings = load_account_settings(account) if account else load_settings()
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     schedule = load_schedule(settings)
     if schedule is None or settings.retention is None:
         raise click.UsageError("there is no schedule, so every document is kept: set DOCV_RETENTION")

@@ -70,7 +70,7 @@ def serve(host: str, port: int, *, read_only: bool) -> int:
         raise SettingsError((_NO_SECRETS,))
     settings.need_redis_url()
     configure_logs(settings.log_level, accounts.secrets())
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_until_signalled(settings, accounts, host, port, read_only=read_only))
     return OK

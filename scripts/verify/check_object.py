@@ -56,9 +56,9 @@ async def _check_content(ctx: VerifyContext, expected: ExpectedObject, head: Obj
         examined = await ctx.bucket.examine(expected.key)
         found, key_id = examined or (None, expected.sealed_with)
         if key_id != expected.sealed_with:
-            said = f"the key {key_id}" if key_id else "no key"
+            key_text = f"the key {key_id}" if key_id else "no key"
             faults = [
-                (Problem.SEALING_DIFFERS, f"it is sealed with {said}, but its manifest says {expected.sealed_with}")
+                (Problem.SEALING_DIFFERS, f"it is sealed with {key_text}, but its manifest says {expected.sealed_with}")
             ]
         ctx.progress.size += expected.size
     elif found is None:

@@ -126,7 +126,7 @@ def verify(
 
 
 async def _verify(options: VerifyOptions, eval_ids: UniqueIds | None, settings: Settings, write: RecordWriter) -> int:
-    tracing.use(open_tracer(settings))
+    tracing.set_tracer(open_tracer(settings))
     async with open_read_only_bucket(settings) as bucket, open_lister(settings) as lister:
         ctx = VerifyContext(
             EncryptedBucket(bucket, Keyring.of(settings.keyring_texts())),
@@ -170,14 +170,14 @@ async def _write_all(ctx: VerifyContext, groups: AsyncIterator[ObjectGroup], wri
     problems = Counter[str]()
     write(())
     found = ordered_gather(_AT_ONCE, lambda group: find_differences(ctx, group), groups)
-    with ProgressLine("verify") as distance:
+    with ProgressLine("verify") as progress_line:
         async with aclosing(found):  # type: ignore[type-var]  # it is a generator
             async for differences in found:
                 if differences:
                     write([each.facts() for each in differences])
                 problems.update(each.problem.value for each in differences)
-                told = f"{ctx.progress.sentence()}, {format_count(problems.total(), 'difference')}"
-                distance.update(ctx.progress.evaluations, told)
+                line = f"{ctx.progress.sentence()}, {format_count(problems.total(), 'difference')}"
+                progress_line.update(ctx.progress.evaluations, line)
     return problems
 
 

@@ -46,14 +46,14 @@ async def read_chain(bucket: Bucket, evaluation: Evaluation, there: Mapping[str,
         case ManifestRecord():
             chain.current = read
             chain.keys.add(key)
-            await _Links(bucket, evaluation, there, chain).follow(read)
+            await _ChainReader(bucket, evaluation, there, chain).follow(read)
         case Difference():
             chain.differences.append(read)
     return chain
 
 
 @dataclass(slots=True)
-class _Links:
+class _ChainReader:
     bucket: Bucket
     evaluation: Evaluation
     there: Mapping[str, ListedObject]
@@ -64,24 +64,24 @@ class _Links:
         below = len(self.evaluation.manifest_key) - len("manifest.json")
         found = (_REVISION.fullmatch(key[below:]) for key in self.there)
         numbers = sorted((int(each[1]) for each in found if each), reverse=True)
-        self._begin(current)
-        self._count(numbers, current)
+        self._check_first(current)
+        self._report_missing(numbers, current)
         successor: ManifestRecord | None = current
         for number in (each for each in numbers if each < current.manifest.revision):
             successor = await self._link(number, successor)
         if current.manifest.revision in numbers:
-            await self._copy(current)
+            await self._check_copy(current)
 
-    def _begin(self, record: ManifestRecord) -> None:
+    def _check_first(self, record: ManifestRecord) -> None:
         """Check that only the first manifest has no predecessor; after an erasure, the first one follows the marker."""
         manifest = record.manifest
         first = manifest.revision == 1 and self.evaluation.revision_key(0) not in self.there
         if not manifest.erased and first != (manifest.previous is None):
-            self._differ(
+            self._add_difference(
                 record.key, Problem.REVISION_DIFFERS, "its number and its predecessor's hash contradict each other"
             )
 
-    def _count(self, numbers: list[int], current: ManifestRecord) -> None:
+    def _report_missing(self, numbers: list[int], current: ManifestRecord) -> None:
         """Record a difference for the newest missing manifest, with the number of missing ones."""
         former = {number for number in numbers if number < current.manifest.revision}
         missing = current.manifest.revision - 1 - len(former - {0})
@@ -90,7 +90,7 @@ class _Links:
             while number in former:
                 number -= 1
             more = f"; {missing} are missing" if missing > 1 else ""
-            self._differ(
+            self._add_difference(
                 self.evaluation.revision_key(number), Problem.REVISION_MISSING, f"its successor names it{more}"
             )
 
@@ -100,33 +100,33 @@ class _Links:
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
         match read:
             case None:
-                self._differ(key, Problem.REVISION_MISSING, "it was listed, but no longer exists")
+                self._add_difference(key, Problem.REVISION_MISSING, "it was listed, but no longer exists")
                 return None
             case Difference():
                 self.chain.differences.append(read)
                 return None
-        self._begin(read)
+        self._check_first(read)
         # After an erasure revisions begin again, and the predecessor of the first is the marker, whatever its number.
         marker = number == 0 and read.manifest.erased
         if read.manifest.revision != number and not marker:
-            self._differ(key, Problem.REVISION_DIFFERS, f"its revision number is {read.manifest.revision}")
+            self._add_difference(key, Problem.REVISION_DIFFERS, f"its revision number is {read.manifest.revision}")
         # A worker that died before it replaced the marker leaves a copy of it there.
         is_copy = marker and successor is not None and read.sha256 == successor.sha256
         follows = successor and successor.manifest.revision == number + 1 and not is_copy
         if successor and follows and successor.manifest.previous != read.sha256:
-            self._differ(key, Problem.REVISION_DIFFERS, "its hash differs from the one in its successor")
+            self._add_difference(key, Problem.REVISION_DIFFERS, "its hash differs from the one in its successor")
         self.chain.former.append(read)
         return read
 
-    async def _copy(self, current: ManifestRecord) -> None:
+    async def _check_copy(self, current: ManifestRecord) -> None:
         """Check the copy of the current manifest that a worker leaves if it dies just before it replaces it."""
         key = self.evaluation.revision_key(current.manifest.revision)
         self.chain.keys.add(key)
         read = await read_record(self.bucket, self.evaluation, key, self.there[key])
         if not isinstance(read, ManifestRecord) or read.sha256 != current.sha256:
-            self._differ(
+            self._add_difference(
                 key, Problem.REVISION_DIFFERS, "it has the number of the current manifest, but differs from it"
             )
 
-    def _differ(self, key: str, problem: Problem, detail: str) -> None:
+    def _add_difference(self, key: str, problem: Problem, detail: str) -> None:
         self.chain.differences.append(Difference(self.evaluation.eval_id, key, problem, detail))

@@ -149,7 +149,7 @@ def source_of(name: str) -> DocumentSource:
     for folder in folders:
         if folder in _FOLDERS:
             return _FOLDERS[folder]
-    return DocumentSource.USER_UPLOADED if not folders and _pattern(name) else DocumentSource.OTHER
+    return DocumentSource.USER_UPLOADED if not folders and _kind_by_file_name(name) else DocumentSource.OTHER
 
 
 def _kind_of(name: str, source: DocumentSource, patterns: Sequence[KindPattern]) -> Kind:
@@ -160,12 +160,12 @@ def _kind_of(name: str, source: DocumentSource, patterns: Sequence[KindPattern])
     below = folders[folders.index(uploaded) + 1 :] if uploaded in folders else ()
     if any(_SECONDARY in folder for folder in below):
         return Kind.SECONDARY_DOCUMENT
-    if kind := _pattern(name):
+    if kind := _kind_by_file_name(name):
         return kind
     whole = "/".join((*folders, file))
     return next((each.kind for each in patterns if each.regex.match(whole if each.is_path else file)), Kind.OTHER)
 
 
-def _pattern(name: str) -> Kind | None:
+def _kind_by_file_name(name: str) -> Kind | None:
     stem = _parts(name)[-1].partition(".")[0]
     return next((kind for kind, pattern in _PATTERNS if pattern.match(stem)), None)

@@ -58,7 +58,7 @@ class WorkerProcess:
         configure_logs(settings.log_level, accounts.secrets())
         for warning in accounts.warnings:
             log_events.settings_warning(warning)
-        tracing.use(open_tracer(settings))
+        tracing.set_tracer(open_tracer(settings))
         self.runtime = Runtime(settings.drain_seconds)
         self._watchdog = Watchdog()
         # No worker ends an evaluation as cancelled.

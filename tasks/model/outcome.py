@@ -157,7 +157,7 @@ class Evidence(enum.StrEnum):
     """RiskOS reported that the evaluation had not ended. This is valid until RiskOS is asked again."""
 
 
-def explaining(evidence: Iterable[str]) -> tuple[str, ...]:
+def select_explaining(evidence: Iterable[str]) -> tuple[str, ...]:
     """Return the evidence that explains missing documents, in order and without duplicates."""
     found = dict.fromkeys(map(str, evidence))
     if found.pop(Evidence.DOCV_STEP, "") is None:

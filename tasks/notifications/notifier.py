@@ -90,7 +90,7 @@ class Notifier:
         """Report runs without pending evaluations; a run again only if its counters changed, and after ten minutes."""
         found: Any = await self._redis.hgetall(f"{_PREFIX}runs")
         known: dict[str, str] = found
-        still_open = [name for name, said in known.items() if said == _OPEN]
+        still_open = [name for name, recorded in known.items() if recorded == _OPEN]
         names = list(dict.fromkeys([*await self._ledger.runs.list_newest(_NEWEST_RUNS), *still_open]))
         for name, counters in (await self._ledger.runs.get_many_counters(names)).items():
             if counters.pending:
@@ -103,8 +103,8 @@ class Notifier:
         if forgotten := known.keys() - set(names):
             await self._redis.hdel(f"{_PREFIX}runs", *forgotten)
 
-    async def _is_new(self, name: str, counters: RunCounters, said: str, now: int, since: int) -> bool:
-        digest, _, sent_at = said.partition(" ")
+    async def _is_new(self, name: str, counters: RunCounters, recorded: str, now: int, since: int) -> bool:
+        digest, _, sent_at = recorded.partition(" ")
         if not counters.total or digest == counters_digest(counters) or now - read_count(sent_at) < _REPEAT_MS:
             return False
         return read_count(await self._redis.hget(f"{KEY_PREFIX}run:{name}", "changed")) >= since

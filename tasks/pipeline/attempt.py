@@ -52,7 +52,7 @@ async def attempt(job: Job, ctx: PipelineContext, ledger: Ledger) -> bool:
         tracing.attempt(
             job.trace,
             queue=job.queue.value,
-            alone=job.queue is Queue.LIVE,
+            joins_trace=job.queue is Queue.LIVE,
             eval_id=job.eval_id,
             account=job.account,
             run=job.trigger.run,

@@ -10,7 +10,7 @@ from tasks.bundle.documents import Document, Kind
 from tasks.bundle.unpacker import BundleContents
 from tasks.model.evaluation import Evaluation
 from tasks.model.job import Job
-from tasks.model.outcome import Evidence, Outcome, SourceStatus, explaining, reason_from, restriction_from
+from tasks.model.outcome import Evidence, Outcome, SourceStatus, reason_from, restriction_from, select_explaining
 from tasks.pipeline.upload import StoredDocument
 from tasks.riskos.response import Bundle, FetchResult, NoBundle, WithheldBundle
 from tasks.storage.manifest import Manifest, archiver, format_utc, utc_now
@@ -187,7 +187,7 @@ def add_facts(job: Job, before: Manifest) -> Manifest | None:
 
 def _explain_further(job: Job, before: Manifest) -> dict[str, object]:
     """Return the fields of a manifest that the evidence of a job changes."""
-    evidence = explaining((*before.evidence, *job.evidence))
+    evidence = select_explaining((*before.evidence, *job.evidence))
     restriction = restriction_from(evidence)
     if set(evidence) == set(before.evidence):
         return {}
@@ -202,7 +202,7 @@ def _explain_further(job: Job, before: Manifest) -> dict[str, object]:
 def known_evidence(job: Job, previous: Manifest | None) -> tuple[str, ...]:
     """Return the evidence of a job and of the previous manifest, except its outdated ``NOT_COMPLETE``."""
     before = previous.evidence if previous else ()
-    return explaining((*(each for each in before if each != Evidence.NOT_COMPLETE), *job.evidence))
+    return select_explaining((*(each for each in before if each != Evidence.NOT_COMPLETE), *job.evidence))
 
 
 def _restrict(job: Job, previous: Manifest | None, result: FetchResult) -> RestrictedRecord | None:

@@ -83,8 +83,8 @@ class AdaptiveRate:
             sent_at: when its request was sent.
             now: the time.
         """
-        if spent := self._spent(headers):
-            return await self._hold_for_spent(*spent)
+        if spent := self._find_spent_limit(headers):
+            return await self._hold_for_spent_limit(*spent)
         self._observer.record(headers, sent_at, refused=False)
         is_day_spent = self._is_day_spent(headers)
         is_urgent = is_day_spent or bool(headers.rate and headers.rate.remaining == 0)
@@ -106,8 +106,8 @@ class AdaptiveRate:
         """
         self._observer.record(headers, sent_at, refused=True)
         until_free = await self._observer.flush(now)
-        if headers.wait is None and (spent := self._spent(headers)):
-            return await self._hold_for_spent(*spent)
+        if headers.wait is None and (spent := self._find_spent_limit(headers)):
+            return await self._hold_for_spent_limit(*spent)
         if self._is_day_spent(headers) and not headers.is_blocked:
             return QUOTA_PROBE_SECONDS
         answers, self._answers = self._answers, 0
@@ -122,7 +122,7 @@ class AdaptiveRate:
         note = "RiskOS reports that the quota is spent" if reason is Reason.QUOTA else "RiskOS asks to slow down"
         return await self._holds.place_for(name, reason, note, wait)
 
-    def _spent(self, headers: RateLimitHeaders) -> tuple[Reason, float] | None:
+    def _find_spent_limit(self, headers: RateLimitHeaders) -> tuple[Reason, float] | None:
         """Return reason and seconds of a hold for a spent window, if its end is known and not near."""
         for each in headers.windows:
             if each.remaining is None or each.remaining > (self._allowance.leave_daily if each.seconds == DAY else 0):
@@ -133,7 +133,7 @@ class AdaptiveRate:
                 return Reason.QUOTA if is_day else Reason.SLOW_DOWN, wait
         return None
 
-    async def _hold_for_spent(self, reason: Reason, wait: float) -> float:
+    async def _hold_for_spent_limit(self, reason: Reason, wait: float) -> float:
         if reason is Reason.QUOTA:
             await self._call("quota_spent", round(wait * 1000))
         return await self._holds.place_for(self._account, reason, "RiskOS reports that no requests are left", wait)

@@ -107,10 +107,10 @@ class CircuitBreaker:
             return Fault.SERVICE
         match error.fault:
             case Fault.MACHINE:
-                return await self._judge_machine_fault(scope, reason, error, job)
+                return await self._record_machine_fault(scope, reason, error, job)
             case Fault.SERVICE:
-                return await self._judge_service_fault(scope, reason, error, job)
-        return await self._judge_ambiguous_failure(scope, reason, error, job, ledger)
+                return await self._record_service_fault(scope, reason, error, job)
+        return await self._classify_ambiguous_failure(scope, reason, error, job, ledger)
 
     async def is_outage(self, error: Exception) -> bool:
         """Return whether the service that an error concerns is on hold until a probe succeeds."""
@@ -143,19 +143,19 @@ class CircuitBreaker:
             seconds, micro = await self._redis.time()
             await self._redis.set(_proof_key(scope), seconds * 1000 + micro // 1000, ex=_PROOF_SECONDS)
 
-    async def _judge_machine_fault(self, scope: str, reason: Reason, error: RetryableError, job: Job) -> Fault:
+    async def _record_machine_fault(self, scope: str, reason: Reason, error: RetryableError, job: Job) -> Fault:
         if job.excused_at is not None and job.excused_at < self.pause.proved_at(scope):
             return Fault.EVALUATION
         return Fault.SERVICE if await self.pause.begin(scope, reason, str(error)) else Fault.MACHINE
 
-    async def _judge_service_fault(self, scope: str, reason: Reason, error: RetryableError, job: Job) -> Fault:
+    async def _record_service_fault(self, scope: str, reason: Reason, error: RetryableError, job: Job) -> Fault:
         proved_at = read_count(await self._redis.get(_proof_key(scope))) / 1000
         if job.excused_at is not None and job.excused_at < proved_at:
             return Fault.EVALUATION
         await self._hold(scope, reason, error)
         return Fault.SERVICE
 
-    async def _judge_ambiguous_failure(
+    async def _classify_ambiguous_failure(
         self, scope: str, reason: Reason, error: RetryableError, job: Job, ledger: Ledger
     ) -> Fault:
         window = scope + UNEXPECTED if isinstance(error, UnexpectedAnswer) else scope

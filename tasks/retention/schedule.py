@@ -222,12 +222,12 @@ class Schedule(BaseModel):
 
     def find_overlaps(self) -> list[tuple[Rule, Rule]]:
         """Return the pairs of rules that may match the same document and decide differently about it."""
-        said = {rule.name: tuple(getattr(rule, name) for name in _SAID) for rule in self.rule}
+        decisions = {rule.name: tuple(getattr(rule, name) for name in _DECISION_FIELDS) for rule in self.rule}
         return [
             (first, second)
             for number, second in enumerate(self.rule)
             for first in self.rule[:number]
-            if said[first.name] != said[second.name] and first.overlaps(second) and not second.covers(first)
+            if decisions[first.name] != decisions[second.name] and first.overlaps(second) and not second.covers(first)
         ]
 
     def max_evaluations(self, total: int) -> int:
@@ -241,7 +241,7 @@ class Schedule(BaseModel):
         return max(_LEAST_SHARED, int(total * float(self.max_per_run.rstrip("%")) / 100))
 
 
-_SAID = ("keep_for", "clock", "then", "keep")
+_DECISION_FIELDS = ("keep_for", "clock", "then", "keep")
 
 
 def load_schedule(settings: Settings) -> Schedule | None:

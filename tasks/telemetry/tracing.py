@@ -28,20 +28,20 @@ class SpanKind(enum.Enum):
     CONSUMER = enum.auto()
 
 
-class _Switch:
+class _TracerHolder:
     """The tracer of this process; None to create no spans."""
 
     tracer: "Tracer | None" = None
 
 
-def use(tracer: "Tracer | None") -> None:
+def set_tracer(tracer: "Tracer | None") -> None:
     """Create spans with this tracer from now on; create none if it is None."""
-    _Switch.tracer = tracer
+    _TracerHolder.tracer = tracer
 
 
 def is_on() -> bool:
     """Return whether this process creates spans."""
-    return _Switch.tracer is not None
+    return _TracerHolder.tracer is not None
 
 
 def span(
@@ -54,9 +54,9 @@ def span(
         answers: exceptions that are normal answers, so that the span has not failed.
         facts: numbers and fixed words.
     """
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
-    return _open(_Switch.tracer, name, kind, _attributes(facts), answers)
+    return _open(_TracerHolder.tracer, name, kind, _attributes(facts), answers)
 
 
 def s3_request(operation: str, answers: tuple[type[BaseException], ...] = ()) -> AbstractContextManager[None]:
@@ -66,10 +66,10 @@ def s3_request(operation: str, answers: tuple[type[BaseException], ...] = ()) ->
         operation: name of the operation in S3's API, such as ``PutObject``.
         answers: exceptions that are normal answers, so that the request has not failed.
     """
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
     facts: dict[str, str | int] = {"rpc.system": "aws-api", "rpc.service": "S3", "rpc.method": operation}
-    return _open(_Switch.tracer, f"S3.{operation}", SpanKind.CLIENT, facts, answers)
+    return _open(_TracerHolder.tracer, f"S3.{operation}", SpanKind.CLIENT, facts, answers)
 
 
 def http_request(method: str, route: str | None, traceparent: str | None) -> AbstractContextManager[None]:
@@ -80,53 +80,53 @@ def http_request(method: str, route: str | None, traceparent: str | None) -> Abs
         route: the route that matched; None if none did. The path itself may contain anything.
         traceparent: header of that name, as the caller sent it.
     """
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
     facts: dict[str, str | int] = {"http.request.method": method, "url.scheme": "http"}
     if route:
         facts["http.route"] = route
     shown = "HTTP" if method == "_OTHER" else method
     name = f"{shown} {route}" if route else shown
-    return _open(_Switch.tracer, name, SpanKind.SERVER, facts, context=_extract(traceparent))
+    return _open(_TracerHolder.tracer, name, SpanKind.SERVER, facts, context=_extract(traceparent))
 
 
 def accept(queue: str, evaluations: int) -> AbstractContextManager[None]:
     """Record the acceptance of evaluations as a span; the spans of their attempts refer to it."""
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
     facts = _messaging("accept", "create", queue) | _attributes({"queue": queue, "evaluations": evaluations})
     if evaluations != 1:
         facts["messaging.batch.message_count"] = evaluations
-    return _open(_Switch.tracer, "accept", SpanKind.PRODUCER, facts)
+    return _open(_TracerHolder.tracer, "accept", SpanKind.PRODUCER, facts)
 
 
 def process_message(traceparent: str | None, *, queue: str, evaluations: int) -> AbstractContextManager[None]:
     """Record the processing of a producer's message as a span within the producer's trace."""
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
     facts = _messaging("process", "process", queue) | _attributes({"queue": queue, "evaluations": evaluations})
-    return _open(_Switch.tracer, "process", SpanKind.CONSUMER, facts, context=_extract(traceparent))
+    return _open(_TracerHolder.tracer, "process", SpanKind.CONSUMER, facts, context=_extract(traceparent))
 
 
-def attempt(accepted: str | None, *, queue: str, alone: bool, **facts: Fact) -> AbstractContextManager[None]:
+def attempt(accepted: str | None, *, queue: str, joins_trace: bool, **facts: Fact) -> AbstractContextManager[None]:
     """Record an attempt as a span that refers to the acceptance of its evaluation.
 
     Args:
         accepted: ``traceparent`` of the acceptance.
         queue: queue that the evaluation came from.
-        alone: whether both are one trace, as for live evaluations. The trace of a backfill would have thousands of
-            attempts, so each attempt of a backfill is its own trace with a link.
+        joins_trace: whether both are one trace, as for live evaluations. The trace of a backfill would have
+            thousands of attempts, so each attempt of a backfill is its own trace with a link.
         facts: numbers and fixed words.
     """
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return contextlib.nullcontext()
     from opentelemetry.trace import Link, get_current_span  # noqa: PLC0415
 
     before = _extract(accepted)
     link = get_current_span(before).get_span_context()
-    how = {"context": before} if alone else {"links": [Link(link)] if link.is_valid else []}
+    how = {"context": before} if joins_trace else {"links": [Link(link)] if link.is_valid else []}
     attributes = _messaging("attempt", "process", queue) | _attributes({"queue": queue, **facts})
-    return _open(_Switch.tracer, "attempt", SpanKind.CONSUMER, attributes, **how)
+    return _open(_TracerHolder.tracer, "attempt", SpanKind.CONSUMER, attributes, **how)
 
 
 def set_facts(**facts: Fact) -> None:
@@ -136,7 +136,7 @@ def set_facts(**facts: Fact) -> None:
 
 def set_attributes(attributes: Mapping[str, str | int]) -> None:
     """Add attributes to the current span that OpenTelemetry's conventions name."""
-    if _Switch.tracer:
+    if _TracerHolder.tracer:
         from opentelemetry.trace import get_current_span  # noqa: PLC0415
 
         get_current_span().set_attributes(dict(attributes))
@@ -144,7 +144,7 @@ def set_attributes(attributes: Mapping[str, str | int]) -> None:
 
 def set_request(method: str, url: str) -> None:
     """Add the method and the server of a request to the current span; the rest of the URL is not recorded."""
-    if _Switch.tracer:
+    if _TracerHolder.tracer:
         set_attributes({"http.request.method": method, "server.address": urlsplit(url).hostname or ""})
 
 
@@ -155,7 +155,7 @@ def record_failure(error_type: str, **facts: Fact) -> None:
         error_type: class of the error, or the status of the response.
         facts: numbers and fixed words.
     """
-    if _Switch.tracer:
+    if _TracerHolder.tracer:
         from opentelemetry.trace import get_current_span  # noqa: PLC0415
 
         _fail(get_current_span(), error_type)
@@ -164,7 +164,7 @@ def record_failure(error_type: str, **facts: Fact) -> None:
 
 def current_traceparent() -> str | None:
     """Return the current span as W3C ``traceparent``; the ledger keeps it with accepted evaluations."""
-    if not _Switch.tracer:
+    if not _TracerHolder.tracer:
         return None
     carrier: dict[str, str] = {}
     _propagator().inject(carrier)

@@ -30,10 +30,10 @@ class HealthApi:
         self._checks = checks
         self._seconds = seconds
         self._clock = clock
-        self._turn = asyncio.Lock()
-        self._asked: dict[str, asyncio.Task[object]] = {}
+        self._lock = asyncio.Lock()
+        self._running: dict[str, asyncio.Task[object]] = {}
         self._found: dict[str, bool] = {}
-        self._looked: float | None = None
+        self._checked_at: float | None = None
 
     async def live(self, _: web.Request) -> web.Response:
         """Answer ``GET /livez``: a process that answers is alive."""
@@ -41,26 +41,26 @@ class HealthApi:
 
     async def ready(self, _: web.Request) -> web.Response:
         """Answer ``GET /readyz``."""
-        async with self._turn:
-            if self._looked is None or self._clock() - self._looked >= _FRESH_SECONDS:
+        async with self._lock:
+            if self._checked_at is None or self._clock() - self._checked_at >= _FRESH_SECONDS:
                 answers = await asyncio.gather(*map(self._answers, self._checks))
                 self._found = dict(zip(self._checks, answers, strict=True))
-                self._looked = self._clock()
+                self._checked_at = self._clock()
         return json_response(200 if all(self._found.values()) else 503, self._found)
 
     async def close(self, *_: object) -> None:
         """Cancel the checks that are still running."""
-        for task in self._asked.values():
+        for task in self._running.values():
             task.cancel()
-        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+        await asyncio.gather(*self._running.values(), return_exceptions=True)
 
     async def _answers(self, name: str) -> bool:
         """Return whether a service answers in time; a check that still runs is not started again."""
-        task = self._asked.get(name) or asyncio.ensure_future(self._checks[name]())
+        task = self._running.get(name) or asyncio.ensure_future(self._checks[name]())
         # Kept while it runs, so that close() cancels it even if the request is cancelled.
-        self._asked[name] = task
+        self._running[name] = task
         await asyncio.wait({task}, timeout=self._seconds)
         if not task.done():
             return False
-        del self._asked[name]
+        del self._running[name]
         return not task.cancelled() and task.exception() is None

@@ -66,11 +66,11 @@ class Authenticator:
         Raises:
             HTTPError: the secret is missing or not valid; the response is the same in both cases.
         """
-        said = read_credentials(request)
+        credentials = read_credentials(request)
         # A password is also tried as a token, whatever the user name.
-        scheme, _, pair = said.partition(b" ")
-        as_token = b"bearer " + pair.partition(b":")[2] if scheme == b"basic" else said
-        digests = digest(said), digest(as_token)
+        scheme, _, pair = credentials.partition(b" ")
+        as_token = b"bearer " + pair.partition(b":")[2] if scheme == b"basic" else credentials
+        digests = digest(credentials), digest(as_token)
         # Compared with every secret, so that the time does not depend on which one matches.
         equal = [[hmac.compare_digest(known, each) for each in digests] for known, _ in self._known]
         found = [caller for (_, caller), same in zip(self._known, equal, strict=True) if any(same)]

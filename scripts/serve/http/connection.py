@@ -21,7 +21,7 @@ _log = structlog.get_logger("docv.serve")
 _LINE_BYTES = 8_190
 _HEADERS = 64
 _LINGER_SECONDS = 2.0
-_HOME = 64
+_IPV6_BITS = 64
 _PUBLIC_PATH = "/livez"
 
 
@@ -199,4 +199,4 @@ def _address_of(transport: asyncio.BaseTransport) -> str:
         address = ipaddress.ip_address(peer[0])
     except (TypeError, IndexError, ValueError):
         return ""
-    return str(ipaddress.ip_network((address, _HOME), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004
+    return str(ipaddress.ip_network((address, _IPV6_BITS), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004

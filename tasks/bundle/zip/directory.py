@@ -218,15 +218,15 @@ def _find_directory(data: Buffer) -> _Directory:
     """
     end, after = _find_end(data)
     totals = _Totals._make(_END.unpack_from(data, end)[1:-1])
-    locator, said = end - _LOCATOR.size, None
+    locator, end_by_locator = end - _LOCATOR.size, None
     if locator >= 0 and data[locator : locator + 4] == _LOCATOR_MARK:
-        end, said, totals = _end64(data, locator, totals)
+        end, end_by_locator, totals = _end64(data, locator, totals)
     if totals.disk or totals.directory_disk or totals.entries_here != totals.entries:
         raise BadZip("multi_disk", "it is one part of an archive that spans several")
     shift = end - totals.offset - totals.size
-    if said not in (None, end, end - shift):
+    if end_by_locator not in (None, end, end - shift):
         raise BadZip("bad_zip64", "its Zip64 end record is not where the locator says")
-    if shift < 0 or (shift and said == end) or contains(data, MARKS, 0, shift + 3):
+    if shift < 0 or (shift and end_by_locator == end) or contains(data, MARKS, 0, shift + 3):
         raise BadZip("misplaced_directory", "its directory is not where the end record says")
     return _Directory(end - totals.size, end, totals.entries, shift, after)
 
@@ -267,7 +267,7 @@ def _end64(data: Buffer, locator: int, short: _Totals) -> tuple[int, int, _Total
 
     The record must come directly before the locator, because only encrypted directories use its extensible form.
     """
-    _, disk, said, disks = _LOCATOR.unpack_from(data, locator)
+    _, disk, end_by_locator, disks = _LOCATOR.unpack_from(data, locator)
     if disk or disks > 1:
         raise BadZip("multi_disk", "it is one part of an archive that spans several")
     at = locator - _END64.size
@@ -278,7 +278,7 @@ def _end64(data: Buffer, locator: int, short: _Totals) -> tuple[int, int, _Total
     agreed = all(mine in (full, theirs) for mine, theirs, full in zip(short, totals, _SATURATED_TOTALS, strict=True))
     if length != _END64_LENGTH or not agreed:
         raise BadZip("bad_zip64", "its Zip64 end record and its end record disagree")
-    return at, said, totals
+    return at, end_by_locator, totals
 
 
 def _read_entry(data: Buffer, offset: int, directory: _Directory) -> tuple[ZipEntry, int]:

@@ -190,7 +190,7 @@ class _Reader:
 
     def __init__(self, data: Buffer, limits: Limits, store: Store | None) -> None:
         self._data, self._limits, self._store = data, limits, store
-        self._room = limits.in_memory
+        self._memory_left = limits.in_memory
         self._ratio_bytes = max(limits.ratio_from, limits.max_ratio * len(data))
         self._unpacked = 0
 
@@ -200,25 +200,25 @@ class _Reader:
         try:
             digest = hashlib.sha256()
             # A header may promise any size, so use memory only up to that size.
-            data = self._collect(self._checked(entry, digest.update), min(entry.size, self._room))
+            data = self._collect(self._checked(entry, digest.update), min(entry.size, self._memory_left))
         except MemberError as error:
             return Unreadable(name.text, error.cause, error.why)
         if isinstance(data, bytes):
-            self._room -= len(data)
+            self._memory_left -= len(data)
         if not entry.is_folder or (entry.size and name.others):
             return _Content(entry, name, data, digest.hexdigest())
         if not entry.size:
             return None
         return Unreadable(name.text, "folder_with_content", "it is named as a folder and has content")
 
-    def _collect(self, chunks: Iterator[Buffer], room: int) -> bytes | tuple[int, int]:
+    def _collect(self, chunks: Iterator[Buffer], memory_left: int) -> bytes | tuple[int, int]:
         """Return the joined chunks if they fit in memory, or their start and end offsets in the store."""
         collected: list[Buffer] = []
         size = 0
         for chunk in chunks:
             collected.append(chunk)
             size += len(chunk)
-            if size > room and self._store:
+            if size > memory_left and self._store:
                 return self._store.put(chain(collected, chunks))
         return b"".join(collected)
 

@@ -25,7 +25,7 @@ DEVICES = {
 
 def make_unique(*names: str, content: tuple[str, str] = JPEG) -> list[str]:
     unique_names = UniqueNames(("manifest.json", "names.csv"))
-    return [unique_names.give(name, *content) for name in names]
+    return [unique_names.allocate(name, *content) for name in names]
 
 
 @pytest.mark.parametrize(

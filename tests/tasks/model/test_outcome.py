@@ -7,9 +7,9 @@ from tasks.model.outcome import (
     NoDocumentsReason,
     Outcome,
     Restriction,
-    explaining,
     reason_from,
     restriction_from,
+    select_explaining,
 )
 
 OK = {"archived", "unchanged", "no_documents", "withheld", "erased", "disposed"}
@@ -55,6 +55,6 @@ def test_the_strongest_evidence_decides_restriction_and_reason(
 
 def test_explaining_omits_duplicates_and_a_refuted_missing_step() -> None:
     missing, present, minor = Evidence.NO_DOCV_STEP, Evidence.DOCV_STEP, Evidence.UNDER_AGE
-    assert explaining([minor, missing, minor]) == (minor, missing)
-    assert explaining([missing, minor, present]) == (minor,)
-    assert explaining([present]) == ()
+    assert select_explaining([minor, missing, minor]) == (minor, missing)
+    assert select_explaining([missing, minor, present]) == (minor,)
+    assert select_explaining([present]) == ()

@@ -165,7 +165,7 @@ async def test_an_invalid_traceparent_begins_a_new_trace(
 
 
 def test_no_trace_is_recorded_without_an_exporter() -> None:
-    with tracing.span("store", documents=3), tracing.attempt(None, queue="live", alone=True):
+    with tracing.span("store", documents=3), tracing.attempt(None, queue="live", joins_trace=True):
         assert tracing.current_traceparent() is None
     assert "trace" not in options_as_json(EnqueueOptions(Queue.LIVE, "default", Trigger("webhook")), [], listed=False)
 
