@@ -90,8 +90,8 @@ class AttemptHarness:
         (job,) = await self.lease(eval_id_for(scenario, 7))
         return job
 
-    async def attempt(self, job: Job) -> None:
-        await attempt(job, self.context, self.ledger)
+    async def attempt(self, job: Job) -> bool:
+        return await attempt(job, self.context, self.ledger)
 
     async def claim(self) -> list[str]:
         """Return due evaluations, as the loop of a worker publishes them."""
@@ -251,13 +251,26 @@ async def test_an_evaluation_is_counted_and_logged_as_withheld_when_all_its_docu
 # One attempt
 
 
-async def test_an_attempt_observes_each_step(harness: AttemptHarness, counted: MetricGrowth) -> None:
+async def test_an_attempt_observes_each_step(
+    harness: AttemptHarness, counted: MetricGrowth, events: list[dict[str, Any]]
+) -> None:
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
     assert counted['docv_evaluations_total{outcome="archived",queue="backfill"}'] == 1
     assert counted['docv_riskos_requests_total{status="2xx"}'] == 1
     assert counted["docv_downloaded_bytes_total"] > counted["docv_uploaded_bytes_total"] / 2 > 0
     assert {step: counted[f'docv_step_seconds_count{{step="{step}"}}'] for step in Step} == dict.fromkeys(Step, 1)
+    assert 0 < counted['docv_step_seconds_sum{step="total"}'] < 600
+    assert 0 <= events[-1]["seconds"] < 600
     assert counted["docv_live_lag_seconds_count"] == 0
+
+
+async def test_withheld_images_are_counted_by_reason(harness: AttemptHarness, counted: MetricGrowth) -> None:
+    eval_id = eval_id_for(Scenario.DOCUMENTED, 7)
+    facts = {eval_id: EvaluationFacts((Evidence.UNDER_AGE,))}
+    await harness.ledger.accept([eval_id], EnqueueOptions(Queue.LIVE, "default", Trigger("webhook"), facts=facts))
+    (job,) = await harness.lease(eval_id)
+    await harness.attempt(job)
+    assert counted['docv_restricted_total{reason="minor",handling="withheld"}'] == 1
 
 
 async def test_a_success_is_recorded_for_riskos_and_the_archive_only_if_both_were_used(harness: AttemptHarness) -> None:
@@ -368,9 +381,12 @@ async def test_an_evaluation_leaves_the_ledger_when_it_has_an_outcome(
     assert event["log_level"] == "info"
 
 
-async def test_a_failed_attempt_is_parked_and_counted(harness: AttemptHarness, events: list[dict[str, Any]]) -> None:
+async def test_a_failed_attempt_is_parked_and_counted(
+    harness: AttemptHarness, events: list[dict[str, Any]], counted: MetricGrowth
+) -> None:
     job = await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS)
-    await harness.attempt(job)
+    assert await harness.attempt(job)
+    assert counted['docv_attempts_failed_total{cause="service_failed"}'] == 1
     assert await harness.lease(job.eval_id) == []
     stats = await harness.ledger.get_stats()
     assert (stats.parked, stats.leased) == (1, 0)
@@ -583,13 +599,14 @@ async def test_an_evaluation_becomes_a_dead_letter_without_a_request_when_its_wo
 
 @pytest.mark.parametrize("scenario", [Scenario.DOCUMENTED, Scenario.ERROR_500_ALWAYS, Scenario.UNAUTHORIZED_ONCE])
 async def test_the_ledger_is_unchanged_when_the_lease_was_lost(
-    harness: AttemptHarness, events: list[dict[str, Any]], scenario: Scenario
+    harness: AttemptHarness, events: list[dict[str, Any]], counted: MetricGrowth, scenario: Scenario
 ) -> None:
     late = await harness.accept_and_lease(scenario)
     await harness.ledger.end_leases()
     await harness.claim()
     (job,) = await harness.lease(late.eval_id, worker="another")
-    await harness.attempt(late)
+    assert await harness.attempt(late)
+    assert counted['docv_attempts_failed_total{cause="lease_lost"}'] == 1
     assert await harness.outcomes() == {}
     assert await harness.ledger.extend([job]) == []
     assert [event["event"] for event in events] == ["evaluation.lease_lost"]
@@ -953,6 +970,19 @@ async def test_a_probe_does_not_end_the_hold_of_the_archive_when_it_wrote_nothin
     assert hold.remaining == 0, "another evaluation may probe at once"
     await harness.attempt(await harness.accept_and_lease(Scenario.PASSPORT))
     assert await holds.list_all() == []
+
+
+async def test_the_probe_of_the_archive_is_released_when_it_failed_before_the_archive_was_used(
+    harness: AttemptHarness,
+) -> None:
+    holds = harness.context.client.holds
+    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
+    await harness.clock.let_time_pass()
+    harness.context.gate.set_hold(await holds.get(ARCHIVE))
+    await harness.attempt(await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS))
+    hold = await holds.get(ARCHIVE)
+    assert hold
+    assert hold.remaining == 0, "another evaluation may probe at once"
 
 
 async def test_evaluations_that_always_fail_are_not_an_outage_while_others_are_archived(
