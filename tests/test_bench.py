@@ -1,5 +1,6 @@
 """The parts of `make bench` that a short test can check."""
 
+import signal
 import subprocess
 import sys
 import zipfile
@@ -18,6 +19,7 @@ from tests.bench.usage import PAGE_BYTES, counts_writes, measure_usage, peak_byt
 
 linux = pytest.mark.skipif(not Path("/proc/self/io").exists(), reason="/proc is Linux's")
 MIB = 1 << 20
+ROOT = Path(__file__).parents[1]
 EVAL_ID = "11111111-1111-4111-8111-111111111111"
 # Uses memory, gives it back, writes a file, and waits.
 PROCESS = """
@@ -122,3 +124,21 @@ def test_growth_is_compared_with_the_floor(capsys: pytest.CaptureFixture[str]) -
 
 def test_the_median_of_rounds_is_computed_for_each_field() -> None:
     assert table.median([make_round(9), make_round(1), make_round(2)]) == make_round(2)
+
+
+def test_sigterm_ends_the_started_processes() -> None:
+    code = """
+import contextlib, time
+from tests.bench.processes import exit_on_sigterm
+exit_on_sigterm()
+with contextlib.ExitStack() as started:
+    started.callback(print, "ended")
+    print("started", flush=True)
+    time.sleep(60)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "started\n"
+        process.terminate()
+        assert process.stdout.read() == "ended\n"
+    assert process.returncode == 128 + signal.SIGTERM

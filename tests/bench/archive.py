@@ -22,7 +22,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.storage.manifest import Manifest
 from tests.bench.environment import get_counts, stand_in
 from tests.bench.manifests import fill_archive
-from tests.bench.processes import CommandUsage, run
+from tests.bench.processes import CommandUsage, exit_on_sigterm, run
 
 _EVALUATIONS = (1_000, 10_000)
 _DOCUMENT = 250_000
@@ -153,4 +153,5 @@ def _name_documents(path: Path, manifest: Manifest, source: Path, sha256: str) -
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

@@ -19,6 +19,7 @@ from tasks.model.job import Queue
 from tests.bench import sample
 from tests.bench.contestants import Ours, ours
 from tests.bench.environment import BenchEnvironment, bench_environment
+from tests.bench.processes import exit_on_sigterm
 from tests.bench.sample import LARGE_ID, MB, SIZES
 from tests.bench.simulated_riskos import SimulatedRiskos, Stats, simulated_riskos
 from tests.bench.usage import measure_usage, memory_bytes, peak_bytes, reset_peak
@@ -249,4 +250,5 @@ def main(parts: tuple[str, ...], scale: float) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

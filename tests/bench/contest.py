@@ -17,6 +17,7 @@ from tasks.model.job import Queue
 from tests.bench import sample, table
 from tests.bench.contestants import Contestant, Ours, ours, peer, prefork
 from tests.bench.environment import BenchEnvironment, bench_environment
+from tests.bench.processes import exit_on_sigterm
 from tests.bench.sample import MB, SIZES
 from tests.bench.table import Round, median
 from tests.bench.usage import PAGE_BYTES, Usage, counts_writes, measure_usage, peak_bytes
@@ -151,4 +152,5 @@ def main(only: tuple[str, ...], tls: str, sizes: tuple[float, ...], evaluations:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

@@ -24,7 +24,7 @@ from scripts.simulator.options import SimulatorOptions
 from scripts.simulator.scenarios import Scenario, eval_id_for
 from scripts.simulator.server import start_simulator
 from tests.bench.manifests import fill_archive
-from tests.bench.processes import CommandUsage, run, running
+from tests.bench.processes import CommandUsage, exit_on_sigterm, run, running
 from tests.bench.rude_clients import GREEDY, SILENT, SLOW, rude_clients
 from worker.clients.embedded_redis import embedded_redis
 from worker.clients.redis import open_redis
@@ -276,4 +276,5 @@ def main(parts: tuple[str, ...], scale: float) -> None:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     main()

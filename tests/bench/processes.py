@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -29,6 +30,11 @@ class CommandUsage:
     seconds: float
     cpu: float
     memory: int
+
+
+def exit_on_sigterm() -> None:
+    """Turn SIGTERM into SystemExit, so that the started processes are ended and temporary folders removed."""
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
 
 
 def run(arguments: Sequence[str], settings: Mapping[str, str], folder: Path) -> CommandUsage:
