@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import aiohttp
 import pytest
@@ -785,6 +786,24 @@ async def test_an_outage_of_riskos_costs_few_attempts_and_loses_no_evaluation(
     await outage.check_all_archived()
 
 
+async def test_the_attempt_is_refunded_when_the_outage_is_detected_while_the_evaluation_is_parked(
+    harness: AttemptHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, holds = await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS), harness.context.client.holds
+    retry_later = harness.ledger.retry_later
+
+    async def park_and_detect(*arguments: Any, **options: Any) -> None:
+        await retry_later(*arguments, **options)
+        await holds.place_until_probe("default", Reason.OUTAGE, "", OUTAGE_BACKOFF, probe=False)
+
+    monkeypatch.setattr(harness.ledger, "retry_later", park_and_detect)
+    await harness.attempt(job)
+    stats = await harness.ledger.get_stats()
+    assert (stats.parked, sum(stats.held.values())) == (0, 1)
+    (again,) = await harness.lease(*await harness.make_due(), worker="another")
+    assert again.attempts == 0
+
+
 @pytest.mark.parametrize(
     "scenario", [Scenario.GATEWAY_404_ALWAYS, Scenario.GATEWAY_MESSAGE_ALWAYS, Scenario.EMPTY_200_ALWAYS]
 )
@@ -915,7 +934,9 @@ async def test_one_evaluation_becomes_a_dead_letter_when_only_its_objects_are_re
     assert await harness.context.client.holds.list_all() == []
 
 
-async def test_an_evaluation_is_released_to_another_worker_when_one_machine_fails(harness: AttemptHarness) -> None:
+async def test_an_evaluation_is_released_to_another_worker_when_one_machine_fails(
+    harness: AttemptHarness, events: list[dict[str, Any]]
+) -> None:
     workers, client = WorkerRegistry(harness.clock.redis), harness.context.client
     await workers.heartbeat("one", [Queue.LIVE])
     await workers.heartbeat("two", [Queue.LIVE])
@@ -925,6 +946,7 @@ async def test_an_evaluation_is_released_to_another_worker_when_one_machine_fail
     failing = replace(harness.context, client=replace(client, breaker=breaker), target=UploadTarget(bucket))
     job = await harness.accept_and_lease(Scenario.DOCUMENTED)
     assert not await attempt(job, failing, harness.ledger)
+    assert [event["event"] for event in events] == ["worker.paused", "evaluation.released"]
     assert pause.is_closed
     (again,) = await harness.lease(job.eval_id, worker="two")
     assert (again.attempts, again.lost) == (0, 0)
@@ -953,14 +975,20 @@ async def test_only_the_probe_sends_a_request_while_the_archive_is_on_hold(
     assert await harness.outcomes() == {Outcome.ARCHIVED: len(due)}
 
 
+async def put_archive_on_hold(harness: AttemptHarness, reason: Reason) -> None:
+    """Put the archive on hold; its probe is due."""
+    holds = harness.context.client.holds
+    await holds.place_until_probe(ARCHIVE, reason, "", OUTAGE_BACKOFF, probe=False)
+    await harness.clock.let_time_pass()
+    harness.context.gate.set_hold(await holds.get(ARCHIVE))
+
+
 async def test_a_probe_does_not_end_the_hold_of_the_archive_when_it_wrote_nothing(
     harness: AttemptHarness,
 ) -> None:
     holds = harness.context.client.holds
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
-    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    await harness.clock.let_time_pass()
-    harness.context.gate.set_hold(await holds.get(ARCHIVE))
+    await put_archive_on_hold(harness, Reason.CANNOT_WRITE)
 
     await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
 
@@ -972,17 +1000,28 @@ async def test_a_probe_does_not_end_the_hold_of_the_archive_when_it_wrote_nothin
     assert await holds.list_all() == []
 
 
+@pytest.mark.parametrize("has_lost_lease", [False, True])
 async def test_the_probe_of_the_archive_is_released_when_it_failed_before_the_archive_was_used(
-    harness: AttemptHarness,
+    harness: AttemptHarness, *, has_lost_lease: bool
 ) -> None:
     holds = harness.context.client.holds
-    await holds.place_until_probe(ARCHIVE, Reason.CANNOT_WRITE, "", OUTAGE_BACKOFF, probe=False)
-    await harness.clock.let_time_pass()
-    harness.context.gate.set_hold(await holds.get(ARCHIVE))
-    await harness.attempt(await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS))
+    job = await harness.accept_and_lease(Scenario.ERROR_500_ALWAYS)
+    if has_lost_lease:
+        job = await harness.accept_and_lease(Scenario.NO_DOCUMENTS)
+        harness.context = replace(harness.context, confirm_lease=AsyncMock(side_effect=LeaseLost))
+    await put_archive_on_hold(harness, Reason.CANNOT_WRITE)
+    await harness.attempt(job)
     hold = await holds.get(ARCHIVE)
     assert hold
     assert hold.remaining == 0, "another evaluation may probe at once"
+
+
+async def test_a_probe_that_only_read_ends_a_hold_for_failed_reads(harness: AttemptHarness) -> None:
+    await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
+    await put_archive_on_hold(harness, Reason.CANNOT_READ)
+    await harness.attempt(await harness.accept_and_lease(Scenario.DOCUMENTED))
+    assert await harness.outcomes() == {Outcome.ARCHIVED: 1, Outcome.UNCHANGED: 1}
+    assert await harness.context.client.holds.list_all() == []
 
 
 async def test_evaluations_that_always_fail_are_not_an_outage_while_others_are_archived(
