@@ -5,9 +5,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import date
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 from typing import Any
 from unittest.mock import AsyncMock
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -34,6 +36,7 @@ from tasks.model.evaluation import Evaluation
 from tasks.model.evidence import EvaluationFacts
 from tasks.model.job import EnqueueOptions, Job, Queue, Trigger
 from tasks.model.outcome import ArchiveResult, Evidence, ManifestOutcome, Outcome
+from tasks.pipeline import erased_meanwhile
 from tasks.pipeline.attempt import attempt
 from tasks.pipeline.manifest_builder import build_tombstone_without_request
 from tasks.pipeline.pipeline import LeaseWatch, PipelineContext
@@ -49,8 +52,8 @@ from tasks.riskos.client import RiskOSClient
 from tasks.riskos.download import DownloadOptions
 from tasks.storage.bucket import Bucket, ListedObject, ObjectAttributes, S3Bucket, StoredObject
 from tasks.storage.local_bucket import LocalBucket
-from tasks.storage.manifest import read_manifest, utc_now
-from tasks.storage.manifest_records import ErasedRecord
+from tasks.storage.manifest import StoredManifest, read_manifest, utc_now
+from tasks.storage.manifest_records import ErasedKindRecord, ErasedRecord
 from tasks.telemetry import log_events
 from tests.counting import MetricGrowth
 from tests.disposals import dispose_in_store, make_schedule
@@ -1183,3 +1186,16 @@ async def test_written_objects_are_recorded_when_the_lease_is_lost_and_reading_t
     eval_id, recorded = await attempt_until_lease_is_lost(harness, lambda: monkeypatch.setattr(S3Bucket, "read", fail))
     assert recorded
     assert all(key.startswith(f"sandbox/{eval_id}/") for key in recorded)
+
+
+async def test_written_objects_of_an_erased_kind_are_recorded_when_the_lease_is_lost(
+    harness: AttemptHarness, counted: MetricGrowth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kind = ErasedKindRecord(kind="document_front", receipt="receipts/1.json", at=utc_now())
+    tombstone = build_tombstone_without_request(Evaluation(str(uuid4()), "sandbox"), JOB)
+    found = StoredManifest(tombstone.model_copy(update={"erased_kinds": (kind,)}), StoredObject(b"", "1"))
+    erase = partial(monkeypatch.setattr, erased_meanwhile, "read_manifest", AsyncMock(return_value=found))
+
+    _, recorded = await attempt_until_lease_is_lost(harness, erase)
+    assert [PurePosixPath(key).parent.name for key in recorded] == ["document_front"]
+    assert counted["docv_objects_after_erasure_total"] == 1
