@@ -208,6 +208,14 @@ async def test_confirm_fails_if_the_evaluation_was_erased_or_leased_while_suspen
             await leases.confirm(forgotten)
 
 
+async def test_an_evaluation_that_is_leased_again_has_not_begun(ledger: Ledger, leases: LeaseKeeper) -> None:
+    job = await accept_and_lease(ledger, str(uuid4()))
+    with leases.keep([job]):
+        assert leases.begin(job)
+    with leases.keep([job]):
+        assert leases.list_waiting() == [job.eval_id]
+
+
 async def test_take_back_returns_only_evaluations_that_have_not_begun(ledger: Ledger, leases: LeaseKeeper) -> None:
     begun, waiting = [await accept_and_lease(ledger, str(uuid4())) for _ in range(2)]
     with leases.keep([begun, waiting]):
