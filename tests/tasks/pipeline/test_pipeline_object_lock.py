@@ -1,6 +1,6 @@
 """Each version has the lock of its schedule and the legal hold of its matters. moto enforces both."""
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -30,9 +30,9 @@ FILES = {
     "x.jpg": b"x",
 }
 DAYS = 10
-TODAY = datetime.now(UTC).date()
-USUAL = TODAY + timedelta(days=DAYS + 1)
-CAPTURED = TODAY - timedelta(days=100)
+# Days from today, which is not known yet: the day may change between collecting the tests and running them.
+USUAL = DAYS + 1
+CAPTURED = -100
 SCHEDULE = make_schedule(
     {"kind": "selfie", "keep_for": "1000d", "clock": "captured", "keep": "must"},
     {"kind": "document_front", "keep_for": "5y", "clock": "account_closed", "keep": "must"},
@@ -41,31 +41,31 @@ SCHEDULE = make_schedule(
     {"kind": "secondary_document", "keep_for": "50d", "clock": "captured", "then": "review"},
 )
 LOCKS = {
-    "selfie": CAPTURED + timedelta(days=1001),
+    "selfie": CAPTURED + 1001,
     "document_front": USUAL,
-    "document_back": TODAY + timedelta(days=4),
+    "document_back": 4,
     "attachment": USUAL,
     "secondary_document": None,
     "other": USUAL,
 }
-Version = tuple[date | None, bool]
+Version = tuple[int | None, bool]
 
 
 class LockedArchive:
     """An archive in a bucket with Object Lock."""
 
     def __init__(self, s3: S3, redis: Redis) -> None:
-        self._client, self._name = s3.client, f"locked-{uuid4()}"
+        self._client, self._name, self._today = s3.client, f"locked-{uuid4()}", datetime.now(UTC).date()
         s3.client.create_bucket(Bucket=self._name, ObjectLockEnabledForBucket=True)
         store = open_archive(Settings(archive_url=f"s3://{self._name}", s3_endpoint=s3.endpoint))
         assert isinstance(store, S3Store)
         client = LockingClient(store, "GOVERNANCE", DAYS)
-        policy = RetentionPolicy(SCHEDULE, lock_days=DAYS, today=lambda: TODAY)
+        policy = RetentionPolicy(SCHEDULE, lock_days=DAYS, today=lambda: self._today)
         unlocked = S3Bucket(store, write_client=client.without_lock())
         self.archive = Archive(redis, store, ListingBucket(store, write_client=client), policy, unlocked)
 
     async def deliver(self, *answers: dict[str, bytes] | bytes, **order: Any) -> Outcome:
-        at = datetime.combine(CAPTURED, datetime.min.time(), UTC).timestamp()
+        at = datetime.combine(self._today + timedelta(days=CAPTURED), datetime.min.time(), UTC).timestamp()
         return (await self.archive.archive(*answers, event_at=at, **order)).outcome
 
     async def hold(self, *kinds: str) -> None:
@@ -74,7 +74,10 @@ class LockedArchive:
         await amend(self.archive.bucket, EVALUATION, lambda before: before.model_copy(update=changes))
 
     def versions(self) -> dict[str, list[Version]]:
-        """Return the lock and legal hold of each version, by folder or file. Versions without a hold come first."""
+        """Return the lock, in days from today, and the legal hold of each version, by folder or file.
+
+        Versions without a hold come first.
+        """
         found: dict[str, list[Version]] = {}
         for each in self._client.list_object_versions(Bucket=self._name)["Versions"]:
             head = self._client.head_object(Bucket=self._name, Key=each["Key"], VersionId=each["VersionId"])
@@ -82,7 +85,8 @@ class LockedArchive:
             assert head.get("ObjectLockMode") == ("GOVERNANCE" if until else None)
             assert until is None or until.astimezone(UTC).time() == datetime.min.time()
             place = each["Key"].partition(f"{EVALUATION.eval_id}/")[2].split("/")[0]
-            version = until and until.astimezone(UTC).date(), head.get("ObjectLockLegalHoldStatus") == "ON"
+            days = (until.astimezone(UTC).date() - self._today).days if until else None
+            version = days, head.get("ObjectLockLegalHoldStatus") == "ON"
             found.setdefault(place, []).append(version)
         return {place: sorted(some, key=lambda version: version[1]) for place, some in found.items()}
 
