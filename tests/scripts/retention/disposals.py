@@ -43,7 +43,8 @@ def copy_selfie_as(kind: str) -> Callable[[Manifest], Manifest]:
 
     def change(manifest: Manifest) -> Manifest:
         (selfie,) = [each for each in manifest.documents if each.kind == "selfie"]
-        copy = selfie.model_copy(update={"kind": kind, "key": selfie.key.replace("/selfie/", f"/{kind}/")})
+        key, at = selfie.key.replace("/selfie/", f"/{kind}/"), selfie.archived_at or manifest.archived_at
+        copy = selfie.model_copy(update={"kind": kind, "key": key, "archived_at": at})
         return manifest.model_copy(update={"documents": (*manifest.documents, copy)})
 
     return change
