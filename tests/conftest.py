@@ -19,6 +19,7 @@ import pytest
 from botocore.loaders import JSONFileLoader, Loader
 from fakeredis import FakeAsyncRedis, FakeServer
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from werkzeug.serving import make_server
 
@@ -104,10 +105,18 @@ def _cache_botocore_files() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of a real Redis, started for this process's tests."""
-    with embedded_redis(tmp_path_factory.mktemp("redis")) as embedded:
-        yield embedded.url
+def _redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, BlockingRedis]]:
+    """URL and client of a real Redis, started for this process's tests."""
+    with embedded_redis(tmp_path_factory.mktemp("redis")) as embedded, BlockingRedis.from_url(embedded.url) as client:
+        yield embedded.url, client
+
+
+@pytest.fixture
+def redis_url(_redis_server: tuple[str, BlockingRedis]) -> str:
+    """URL of a real Redis that is empty."""
+    url, client = _redis_server
+    client.flushall()
+    return url
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator["Redis"]:
     else:
         # Not an argument of the fixture: tests on fakeredis start no server.
         async with open_redis(request.getfixturevalue("redis_url")) as client:
-            await client.flushall()
+            await client.ping()  # connect, so that no test pays for it
             yield client
 
 
