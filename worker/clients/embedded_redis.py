@@ -231,6 +231,9 @@ def supervise(binary: str, folder: Path, path: Path) -> None:
     with (folder / "redis.users").open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
         path.unlink(missing_ok=True)
+        if path.parent != folder:
+            with contextlib.suppress(OSError):
+                path.parent.rmdir()
         server.terminate()
         time.sleep(_STOP_SECONDS)  # when the server ends, this process ends
         server.kill()

@@ -261,14 +261,14 @@ def test_the_path_of_a_state_directory_may_be_longer_than_that_of_a_socket(
 ) -> None:
     folder = make(short_folder)
     assert len(os.fsencode(folder / "redis.sock")) > 108
-    try:
-        with embedded_redis(folder) as embedded:
-            send_command(embedded.url, "SET", "accepted", "an evaluation")
-        with embedded_redis(folder) as embedded:
-            assert send_command(embedded.url, "GET", "accepted") == "an evaluation"
-    finally:
-        wait_until(lambda: has_no_users(folder))
-        remove_short_path_of(folder)
+    with embedded_redis(folder) as embedded:
+        send_command(embedded.url, "SET", "accepted", "an evaluation")
+    with embedded_redis(folder) as embedded:
+        assert send_command(embedded.url, "GET", "accepted") == "an evaluation"
+        short = socket_path(folder).parent
+        assert short != folder
+    wait_until(lambda: not short.exists())
+    wait_until(lambda: has_no_users(folder))
 
 
 def remove_short_path_of(folder: Path) -> None:
