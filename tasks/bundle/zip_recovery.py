@@ -43,7 +43,7 @@ class RebuiltZip:
     is_complete: bool
 
 
-class _Sizes(NamedTuple):
+class _Descriptor(NamedTuple):
     """The CRC-32, the compressed size and the size of a member."""
 
     crc: int
@@ -58,7 +58,7 @@ class _FoundMember(NamedTuple):
     method: int
     time: int
     date: int
-    sizes: _Sizes
+    descriptor: _Descriptor
     name: bytes
     extra: bytes
     attributes: int
@@ -66,14 +66,14 @@ class _FoundMember(NamedTuple):
 
     @property
     def data_end(self) -> int:
-        return self.data_offset + self.sizes.packed
+        return self.data_offset + self.descriptor.packed
 
 
 class _Listed(NamedTuple):
     """The directory entry of the member at an offset."""
 
     flags: int
-    sizes: _Sizes
+    descriptor: _Descriptor
     name: bytes
     attributes: int
 
@@ -109,23 +109,23 @@ def _read_directory(data: Buffer) -> dict[int, _Listed | None]:
         name_at = at + _MARK + _CENTRAL.size
         name = bytes(data[name_at : name_at + name_length])
         is_sound = offset not in listed and len(name) == name_length
-        listed[offset] = _Listed(flags, _Sizes(crc, packed, size), name, attributes) if is_sound else None
+        listed[offset] = _Listed(flags, _Descriptor(crc, packed, size), name, attributes) if is_sound else None
     return listed
 
 
-def _read_descriptors(data: Buffer) -> dict[int, _Sizes]:
+def _read_descriptors(data: Buffer) -> dict[int, _Descriptor]:
     """Return the values of each data descriptor, by the start offset of the data before it."""
-    descriptors: dict[int, _Sizes] = {}
+    descriptors: dict[int, _Descriptor] = {}
     for layout in _DESCRIPTORS:
         for at, fields in _find_marks(data, _DESCRIPTOR_MARK, layout):
-            sizes = _Sizes(*fields)
-            if sizes.packed <= at:
-                descriptors.setdefault(at - sizes.packed, sizes)
+            descriptor = _Descriptor(*fields)
+            if descriptor.packed <= at:
+                descriptors.setdefault(at - descriptor.packed, descriptor)
     return descriptors
 
 
 def _find_members(
-    data: Buffer, directory: Mapping[int, _Listed | None], descriptors: Mapping[int, _Sizes]
+    data: Buffer, directory: Mapping[int, _Listed | None], descriptors: Mapping[int, _Descriptor]
 ) -> Iterator[_FoundMember]:
     free_from = 0
     for at, fields in _find_marks(data, _LOCAL_MARK, _LOCAL):
@@ -142,24 +142,24 @@ def _find_members(
 
 
 def _read_member(
-    data: Buffer, at: int, fields: Sequence[int], listed: _Listed | None, descriptors: Mapping[int, _Sizes]
+    data: Buffer, at: int, fields: Sequence[int], listed: _Listed | None, descriptors: Mapping[int, _Descriptor]
 ) -> _FoundMember | None:
     """Return the member whose header is at an offset; None if the end of its data is unknown."""
     _, flags, method, time, date, *numbers, name_length, extra_length = fields
     extra_at = at + _MARK + _LOCAL.size + name_length
     data_at = extra_at + extra_length
-    known = listed.sizes if listed else None
-    sizes: _Sizes | None = _Sizes(*numbers)
+    known = listed.descriptor if listed else None
+    descriptor: _Descriptor | None = _Descriptor(*numbers)
     if flags & _HAS_DESCRIPTOR:
-        sizes = descriptors.get(data_at, known)
+        descriptor = descriptors.get(data_at, known)
     elif _LIMIT in numbers:
-        sizes = known
-    if sizes is None or max(sizes) > _LIMIT:
+        descriptor = known
+    if descriptor is None or max(descriptor) > _LIMIT:
         return None
     name = listed.name if listed else bytes(data[extra_at - name_length : extra_at])
     flags, attributes = (listed.flags, listed.attributes) if listed else (flags, 0)
     extra = bytes(data[extra_at:data_at])
-    return _FoundMember(flags & ~_HAS_DESCRIPTOR, method, time, date, sizes, name, extra, attributes, data_at)
+    return _FoundMember(flags & ~_HAS_DESCRIPTOR, method, time, date, descriptor, name, extra, attributes, data_at)
 
 
 def _count_listed(data: Buffer) -> int | None:
@@ -171,12 +171,12 @@ def _count_listed(data: Buffer) -> int | None:
 def _write(data: Buffer, members: Sequence[_FoundMember]) -> Iterator[Buffer]:
     at, directory = 0, b""
     for member in members:
-        common = _VERSION, *member[:4], *member.sizes, len(member.name), len(member.extra)
+        common = _VERSION, *member[:4], *member.descriptor, len(member.name), len(member.extra)
         directory += _CENTRAL_MARK + _CENTRAL.pack(_VERSION, *common, 0, 0, 0, member.attributes, at)
         directory += member.name + member.extra
         header = _LOCAL_MARK + _LOCAL.pack(*common) + member.name + member.extra
         yield header
         yield from chunks(data, member.data_offset, member.data_end, _CHUNK)
-        at += len(header) + member.sizes.packed
+        at += len(header) + member.descriptor.packed
     yield directory
     yield _END_MARK + _END.pack(0, 0, len(members), len(members), len(directory), at, 0)

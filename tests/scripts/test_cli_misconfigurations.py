@@ -244,7 +244,7 @@ async def test_a_misconfiguration_is_reported_with_its_cause_and_a_fix(
     defaults |= {"DOCV_REDIS_URL": redis_url, "DOCV_API_KEY": KEY}
     async with run_stand_in(row) as stand_in:
         urls = {"stand_in": stand_in, "redis": redis_url}
-        urls["redis_of_unknown_user"] = redis_url.replace("://", f"://nobody:{PASSWORD}@")
+        urls["redis_of_unknown_user"] = redis_url.replace("://", f"://unknown:{PASSWORD}@")
         settings = {setting: value.format(**urls) for setting, value in row.settings.items()}
         finished = await Shell(tmp_path, defaults | settings).run(*COMMANDS[command], seconds=90)
     output = finished.out if command == "doctor" else finished.err

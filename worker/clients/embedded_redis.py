@@ -231,7 +231,7 @@ def supervise(binary: str, folder: Path, path: Path) -> None:
     with (folder / "redis.users").open("r+") as users:
         fcntl.flock(users, fcntl.LOCK_EX)
         path.unlink(missing_ok=True)
-        if path.parent != folder:
+        if path.parent != folder:  # a short one of socket_path; no process uses it, because users hold a shared lock
             with contextlib.suppress(OSError):
                 path.parent.rmdir()
         server.terminate()

@@ -61,8 +61,8 @@ async def test_a_list_is_archived_and_reported_without_redis_and_workers(local_s
     write(
         local_shell,
         "name,eval_id",
-        *(f"somebody,{eval_id}" for eval_id in ids),
-        "nobody,no-id",
+        *(f"one,{eval_id}" for eval_id in ids),
+        "two,no-id",
         f"again,{ids[0].upper()}",
     )
 
@@ -264,7 +264,7 @@ async def test_limit_and_sample_queue_only_some_of_the_ids(shell: Shell) -> None
 async def test_an_invalid_backfill_prints_one_sentence_and_queues_nothing(
     shell: Shell, redis: Redis, arguments: tuple[str, ...], message: str
 ) -> None:
-    write(shell, "name,eval_id", f"somebody,{PLAIN[0]}", "nobody,x")
+    write(shell, "name,eval_id", f"one,{PLAIN[0]}", "two,x")
     write(shell, name="empty.txt")
     (shell.folder / "picture.jpg").write_bytes(bytes(range(256)) * 100)
     finished = await shell.run("backfill", *arguments)

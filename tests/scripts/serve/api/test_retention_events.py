@@ -155,7 +155,7 @@ async def test_an_evaluation_that_is_not_in_the_archive_gets_no_event(client: Cl
 
 
 async def test_the_account_selects_the_environment(client: Client) -> None:
-    path = f"/evaluations/{EVAL_ID}/events?account=nobody"
+    path = f"/evaluations/{EVAL_ID}/events?account=unknown"
     answer = await client.send("POST", path, ENDED, Authorization=f"Bearer {RECORDS}")
 
     assert (answer.status, answer.json["error"]) == (400, "there is no such account")

@@ -115,7 +115,7 @@ async def test_an_evaluation_is_read_from_the_environment_of_its_account(
     (folder / "manifest.json").write_text(json.dumps({}))
     assert (await client.look_up(eval_id)).status == 404
     assert (await client.look_up(f"{eval_id}?account=kyb")).status == 502, "its manifest exists, and is damaged"
-    assert (await client.look_up(f"{eval_id}?account=nobody")).status == 400
+    assert (await client.look_up(f"{eval_id}?account=unknown")).status == 400
 
 
 async def test_an_account_must_be_named_when_there_is_no_default(

@@ -37,7 +37,7 @@ async def test_each_account_has_a_rate_and_a_chart(operator: PageUser) -> None:
         assert f'hx-get="/page/rate?account={account}"' in first
     assert 'class="badge production"' in first
     assert 'class="badge sandbox"' in first
-    assert (await operator.get_page("/page/rate?account=nobody")).status == 400
+    assert (await operator.get_page("/page/rate?account=unknown")).status == 400
 
 
 async def test_resume_ends_the_hold_of_one_account_only(operator: PageUser, redis: Redis) -> None:
